@@ -1,0 +1,1 @@
+"""Classification plug-in, and the home of what all tasks share: backbones, engine, checkpoints."""

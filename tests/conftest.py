@@ -1,0 +1,29 @@
+"""Fixtures for all tests."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers import reference_path
+
+
+@pytest.fixture(scope='session')
+def reference_dir() -> Path:
+    """Root of the reference data; tests that need it skip where it is absent."""
+    return reference_path()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked ``gpu`` skip, with the reason, where there is no GPU."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if 'gpu' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='needs a CUDA device'))
