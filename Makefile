@@ -1,0 +1,44 @@
+# The commands of the project; `make help` lists them.
+.DEFAULT_GOAL := help
+# An active environment's python first (its torch is kept), then the system's.
+PYTHON ?= $(shell for p in $(if $(VIRTUAL_ENV)$(CONDA_PREFIX),python) python3.11 python3.12 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+VENV ?= .venv
+PY := $(VENV)/bin/python
+WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+# One thread for each test process: the processes share the cores.
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: help env data quickstart learn test test-fast test-gpu lint clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: ## make .venv with the whole stack and build ops_dcn (a second call does nothing)
+	@if [ -z "$(PYTHON)" ]; then echo "error: Python is missing: expected 3.10 to 3.12 in PATH; install one (Debian/Ubuntu: apt-get install python3.11 python3.11-venv) or call make env PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@$(PYTHON) tools/make_env.py --venv $(VENV)
+
+data: env ## write the mini data sets to data/mini
+	@$(PY) tools/make_mini_data.py --root data/mini
+
+quickstart: data ## train and evaluate Mask R-CNN with FlashInternImage-pico, about 10 minutes
+	@$(PY) tools/quickstart.py
+
+learn: data ## train every mini system to its threshold, with a negative control; SYSTEMS="..." picks
+	@$(PY) tools/learn.py $(SYSTEMS)
+
+test: env ## all tests (what CI runs)
+	@$(PYTEST) tests
+
+test-fast: env ## the tests to run while working, 3 minutes
+	@$(PYTEST) tests -m "not slow and not gpu"
+
+test-gpu: env ## the tests that need a CUDA device
+	@$(PY) -m pytest tests -m gpu
+
+lint: env ## style
+	@$(PY) -m ruff check .
+
+clean: ## remove what building and running left behind (keeps .venv and data)
+	@rm -rf build dist *.egg-info work_dirs .pytest_cache .ruff_cache ops_dcn/*.so
+	@find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

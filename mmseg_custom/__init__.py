@@ -1,0 +1,1 @@
+"""Segmentation plug-in: what UperNet and Mask2Former need beyond mmseg."""
