@@ -1,1 +1,6 @@
-"""Detection plug-in: what Mask R-CNN, Cascade Mask R-CNN and DINO need beyond mmdet."""
+"""Detection plug-in: what Mask R-CNN, Cascade Mask R-CNN and DINO need beyond mmdet.
+
+Importing it registers the shared backbones and engine parts.
+"""
+import mmcls_custom.backbones
+import mmcls_custom.engine  # noqa: F401
