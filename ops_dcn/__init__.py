@@ -1,0 +1,15 @@
+"""Deformable operators DCNv3, DCNv4 and multi-scale deformable attention for PyTorch.
+
+Functions take channels-last tensors and run a compiled kernel; modules hold the learned layers
+around them. If the compiled library is missing, the first operator that is called raises
+``ImportError`` with the command that builds it. ``python -m ops_dcn.selftest`` checks an
+installation. ``ops_dcn.reference`` holds the same functions in plain PyTorch.
+"""
+from ops_dcn import _autograd, reference
+from ops_dcn.functional import dcnv3, dcnv4, flash_deform_attn, ms_deform_attn
+from ops_dcn.modules import DCNv3, DCNv4, DCNv4Conv2d, FlashDeformAttn
+
+__all__ = ['DCNv3', 'DCNv4', 'DCNv4Conv2d', 'FlashDeformAttn', 'dcnv3', 'dcnv4',
+           'flash_deform_attn', 'ms_deform_attn', 'reference']
+
+_autograd.register()

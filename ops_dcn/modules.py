@@ -1,0 +1,429 @@
+"""Modules: the projections around one functional call.
+
+``DCNv3``, ``DCNv4`` and ``FlashDeformAttn`` have the constructor keywords, parameter names and
+initialisation of the published modules, so published weights load as they are.
+Sources: InternImage (arXiv:2211.05778), DCNv4 (arXiv:2401.06197), Deformable DETR
+(arXiv:2010.04159).
+"""
+from __future__ import annotations
+
+import math
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops_dcn.functional import dcnv3, dcnv4, flash_deform_attn
+from ops_dcn.reference import IntPair, pair
+
+__all__ = ['DCNv3', 'DCNv4', 'DCNv4Conv2d', 'FlashDeformAttn']
+
+_ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
+
+
+class DCNv3(nn.Module):
+    """DCNv3 layer (InternImage): offsets and a softmax mask from depthwise features.
+
+    Args:
+        channels: C, in and out.
+        kernel_size: Side of the square kernel.
+        dw_kernel_size: Odd side of the depthwise kernel; ``None`` means ``kernel_size``.
+        stride: As ``pad`` and ``dilation`` one int for both axes. The offsets have the resolution
+            of the input, hence only values that keep it are valid.
+        pad: Zero padding in pixels.
+        dilation: Spacing of the kernel points in pixels.
+        group: G, a divisor of ``channels``.
+        offset_scale: Factor on the regular grid and the offsets.
+        act_layer: ``'GELU'``, ``'ReLU'`` or ``'SiLU'``.
+        norm_layer: ``'LN'`` or ``'BN'``.
+        center_feature_scale: Blend the projected input into the output, by a learned gate per
+            group.
+        remove_center: Leave out the center point; needs an odd kernel.
+
+    Raises:
+        ValueError: An argument is not valid.
+    """
+
+    def __init__(self, channels: int = 64, kernel_size: int = 3, dw_kernel_size: int | None = None,
+                 stride: int = 1, pad: int = 1, dilation: int = 1, group: int = 4,
+                 offset_scale: float = 1.0, act_layer: str = 'GELU', norm_layer: str = 'LN',
+                 center_feature_scale: bool = False, remove_center: bool = False) -> None:
+        super().__init__()
+        dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
+        _check_layer(channels, kernel_size, dw_kernel_size, stride, pad, dilation, group,
+                     remove_center)
+        _expect_choice('act_layer', act_layer, tuple(_ACTIVATIONS))
+        _expect_choice('norm_layer', norm_layer, ('LN', 'BN'))
+        self.channels = channels
+        self.group = group
+        self.center_feature_scale = center_feature_scale
+        self.options = {'groups': group, 'kernel_size': kernel_size, 'stride': stride,
+                        'padding': pad, 'dilation': dilation, 'offset_scale': offset_scale,
+                        'remove_center': remove_center}
+        points = kernel_size ** 2 - int(remove_center)
+        # The nesting gives the published keys: dw_conv.0, dw_conv.1.1 (LN) or dw_conv.1.0 (BN).
+        norm = ([_ToChannelsLast(), nn.LayerNorm(channels, eps=1e-6)] if norm_layer == 'LN'
+                else [nn.BatchNorm2d(channels), _ToChannelsLast()])
+        self.dw_conv = nn.Sequential(_depthwise(channels, dw_kernel_size), nn.Sequential(*norm),
+                                     _ACTIVATIONS[act_layer]())
+        self.offset = nn.Linear(channels, group * points * 2)
+        self.mask = nn.Linear(channels, group * points)
+        self.input_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        if center_feature_scale:
+            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
+            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero offsets and equal mask values; Xavier-uniform projections with zero bias."""
+        _zero(self.offset, self.mask)
+        _xavier(self.input_proj, self.output_proj)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, H, W, C) to (N, H, W, C)."""
+        _expect_last('input', input, 4, self.channels, '(N, H, W, C)')
+        value = self.input_proj(input)
+        features = self.dw_conv(input.permute(0, 3, 1, 2))
+        mask = self.mask(features).unflatten(-1, (self.group, -1)).softmax(-1).flatten(-2)
+        # Autocast computes softmax in float32; the mask goes back to the dtype of the value.
+        out = dcnv3(value, self.offset(features), mask.to(value.dtype), **self.options)
+        if self.center_feature_scale:
+            out = _blend(out, value, features, self.center_feature_scale_proj_weight,
+                         self.center_feature_scale_proj_bias)
+        return self.output_proj(out)
+
+
+class DCNv4(nn.Module):
+    """DCNv4 layer (FlashInternImage): offsets and an unbounded mask from one linear layer.
+
+    At initialisation mask and output are zero, as published; the mask learns first.
+
+    Args:
+        channels: C, in and out.
+        kernel_size: Side of the square kernel.
+        stride: As in :class:`DCNv3`: with ``pad`` and ``dilation`` it must keep the resolution.
+        pad: Zero padding in pixels.
+        dilation: Spacing of the kernel points in pixels.
+        group: G, a divisor of ``channels``.
+        offset_scale: Factor on the regular grid and the offsets.
+        dw_kernel_size: Odd side of a depthwise convolution before the linear layer; ``None`` means
+            no convolution.
+        center_feature_scale: Blend the projected input into the output, by a learned gate per
+            group.
+        remove_center: Leave out the center point; needs an odd kernel.
+        output_bias: Whether the output projection has a bias.
+        without_pointwise: Leave out both projections.
+
+    Raises:
+        ValueError: An argument is not valid.
+    """
+
+    def __init__(self, channels: int = 64, kernel_size: int = 3, stride: int = 1, pad: int = 1,
+                 dilation: int = 1, group: int = 4, offset_scale: float = 1.0,
+                 dw_kernel_size: int | None = None, center_feature_scale: bool = False,
+                 remove_center: bool = False, output_bias: bool = True,
+                 without_pointwise: bool = False) -> None:
+        super().__init__()
+        _check_layer(channels, kernel_size, dw_kernel_size, stride, pad, dilation, group,
+                     remove_center)
+        self.channels = channels
+        self.group = group
+        self.K = group * (kernel_size ** 2 - int(remove_center))
+        self.center_feature_scale = center_feature_scale
+        self.without_pointwise = without_pointwise
+        self.options = {'groups': group, 'kernel_size': kernel_size, 'stride': stride,
+                        'padding': pad, 'dilation': dilation, 'offset_scale': offset_scale,
+                        'remove_center': remove_center}
+        self.offset_mask_dw = (None if dw_kernel_size is None
+                               else _depthwise(channels, dw_kernel_size))
+        self.offset_mask = nn.Linear(channels, _padded_width(self.K))
+        if not without_pointwise:
+            self.value_proj = nn.Linear(channels, channels)
+            self.output_proj = nn.Linear(channels, channels, bias=output_bias)
+        if center_feature_scale:
+            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
+            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Zero offsets and mask; Xavier-uniform projections with zero bias."""
+        _zero(self.offset_mask)
+        if not self.without_pointwise:
+            _xavier(self.value_proj, self.output_proj)
+
+    def forward(self, input: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
+        """Map (N, L, C) with ``shape`` (H, W), or (N, H, W, C), to an output of the same shape.
+
+        Without ``shape`` the L tokens must form a square. ``ValueError`` where they do not, or
+        where ``shape`` disagrees with the input.
+        """
+        _expect_last('input', input, (3, 4), self.channels, '(N, L, C) or (N, H, W, C)')
+        image = input if input.dim() == 4 else input.unflatten(1, _grid(input.shape[1], shape))
+        if shape is not None and tuple(shape) != tuple(image.shape[1:3]):
+            raise ValueError(f'shape is not valid: got {tuple(shape)}, expected '
+                             f'{tuple(image.shape[1:3])} of the input; leave it out for (N, H, W, '
+                             'C) input')
+        value = image if self.without_pointwise else self.value_proj(image)
+        query = image
+        if self.offset_mask_dw is not None:
+            query = self.offset_mask_dw(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out = dcnv4(value, self.offset_mask(query), **self.options)
+        if self.center_feature_scale:
+            out = _blend(out, value, out, self.center_feature_scale_proj_weight,
+                         self.center_feature_scale_proj_bias)
+        if not self.without_pointwise:
+            out = self.output_proj(out)
+        return out.reshape(input.shape)
+
+
+class FlashDeformAttn(nn.Module):
+    """Multi-scale deformable attention layer around :func:`ops_dcn.flash_deform_attn`.
+
+    Sampling locations are never rounded to half precision: where they would be, the core operator
+    runs in float32.
+
+    Args:
+        d_model: C, in and out.
+        n_levels: L.
+        n_heads: G, a divisor of ``d_model``.
+        n_points: P, points per level and head.
+
+    Raises:
+        ValueError: ``n_heads`` does not divide ``d_model``.
+    """
+
+    def __init__(self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8,
+                 n_points: int = 4) -> None:
+        super().__init__()
+        _expect_divisor('d_model', d_model, 'n_heads', n_heads)
+        self.d_model = d_model
+        self.n_levels = n_levels
+        self.n_heads = n_heads
+        self.n_points = n_points
+        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
+        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
+        self.value_proj = nn.Linear(d_model, d_model)
+        self.output_proj = nn.Linear(d_model, d_model)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Each head looks in its own direction, point p at p + 1 pixels; equal attention."""
+        _zero(self.sampling_offsets, self.attention_weights)
+        _xavier(self.value_proj, self.output_proj)
+        angle = torch.arange(self.n_heads, dtype=torch.float32) * (2 * math.pi / self.n_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        distance = torch.arange(1, self.n_points + 1, dtype=torch.float32)
+        pattern = direction[:, None, None, :] * distance[:, None]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(pattern.expand(-1, self.n_levels, -1, -1).flatten())
+
+    def forward(self, query: Tensor, reference_points: Tensor, input_flatten: Tensor,
+                input_spatial_shapes: Tensor, input_level_start_index: Tensor,
+                input_padding_mask: Tensor | None = None) -> Tensor:
+        """Attend from the queries to the levels.
+
+        Args:
+            query: (N, Q, C).
+            reference_points: (N, Q, L, 2) as (x, y) in 0..1 of the level, or (N, Q, L, 4) as
+                (center x, center y, width, height).
+            input_flatten: (N, S, C), the levels one after the other.
+            input_spatial_shapes: (L, 2) int64, (height, width) of each level.
+            input_level_start_index: (L,) int64.
+            input_padding_mask: (N, S) bool, True for rows that count as zero.
+
+        Returns:
+            (N, Q, C).
+        """
+        _expect_last('query', query, 3, self.d_model, '(N, Q, C)')
+        _expect_last('input_flatten', input_flatten, 3, self.d_model, '(N, S, C)')
+        value = self.value_proj(input_flatten)
+        if input_padding_mask is not None:
+            value = value.masked_fill(input_padding_mask[..., None], 0)
+        value = value.unflatten(-1, (self.n_heads, -1))
+        locations = self._locations(query, reference_points, input_spatial_shapes)
+        logits = self.attention_weights(query).unflatten(-1, (self.n_heads, -1))
+        packed = torch.cat([locations.flatten(3), logits.to(locations.dtype)], -1)
+        dtype = torch.promote_types(value.dtype, packed.dtype)
+        out = flash_deform_attn(value.to(dtype), input_spatial_shapes, input_level_start_index,
+                                packed.to(dtype), num_points=self.n_points)
+        return self.output_proj(out.to(value.dtype))
+
+    def _locations(self, query: Tensor, reference_points: Tensor,
+                   spatial_shapes: Tensor) -> Tensor:
+        """Sampling locations (N, Q, G, L, P, 2), in float32 or float64."""
+        if reference_points.shape[-1] not in (2, 4):
+            raise ValueError(f'reference_points.shape[-1] is not valid: got '
+                             f'{reference_points.shape[-1]}, expected 2 (x, y) or 4 (center x, '
+                             'center y, width, height); check its last axis')
+        offsets = self.sampling_offsets(query)
+        dtype = torch.promote_types(torch.float32, torch.promote_types(
+            offsets.dtype, reference_points.dtype))
+        offsets = offsets.to(dtype).unflatten(
+            -1, (self.n_heads, self.n_levels, self.n_points, 2))
+        reference = reference_points.to(dtype)[:, :, None, :, None, :]
+        if reference.shape[-1] == 2:
+            sizes = spatial_shapes.flip(-1).to(offsets.device, dtype)
+            return reference + offsets / sizes[:, None]
+        return reference[..., :2] + offsets / self.n_points * reference[..., 2:] * 0.5
+
+
+class DCNv4Conv2d(nn.Module):
+    """DCNv4 in the place of ``nn.Conv2d``: NCHW in and out, the same arguments and output size.
+
+    A pointwise projection to ``out_channels``, the DCNv4 operator, and a second pointwise
+    projection; a depthwise convolution with the kernel, stride, padding and dilation of the layer
+    predicts offsets and mask at the resolution of the output. It starts as the average over the
+    undeformed kernel points between two random projections: offsets 0, mask 1/K.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Int or (h, w), as the next three.
+        stride: Step of the output grid in input pixels.
+        padding: Zero padding in pixels, 0 as in ``nn.Conv2d``.
+        dilation: Spacing of the kernel points in pixels.
+        groups: Groups of output channels with offsets and mask of their own. Unlike those of
+            ``nn.Conv2d`` they do not restrict the projections.
+        bias: Whether the output projection has a bias.
+        offset_scale: Factor on the regular grid and the offsets.
+
+    Raises:
+        ValueError: An argument is not valid.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: IntPair = 3,
+                 stride: IntPair = 1, padding: IntPair = 0, dilation: IntPair = 1, groups: int = 1,
+                 bias: bool = True, offset_scale: float = 1.0) -> None:
+        super().__init__()
+        _expect_divisor('out_channels', out_channels, 'groups', groups)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.groups = groups
+        self.points = math.prod(pair(kernel_size))
+        self.options = {'groups': groups, 'kernel_size': kernel_size, 'stride': stride,
+                        'padding': padding, 'dilation': dilation, 'offset_scale': offset_scale}
+        self.offset_mask_dw = nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding,
+                                        dilation, groups=in_channels)
+        self.offset_mask = nn.Linear(in_channels, _padded_width(groups * self.points))
+        self.value_proj = nn.Linear(in_channels, out_channels)
+        self.output_proj = nn.Linear(out_channels, out_channels, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Offsets 0, mask 1/K; Xavier-uniform projections with zero bias."""
+        _zero(self.offset_mask)
+        _xavier(self.value_proj, self.output_proj)
+        used = 3 * self.points * self.groups
+        with torch.no_grad():
+            per_group = self.offset_mask.bias[:used].view(self.groups, 3 * self.points)
+            per_group[:, 2 * self.points:] = 1 / self.points
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
+        if input.dim() != 4 or input.shape[1] != self.in_channels:
+            raise ValueError(f'input.shape is not valid: got {tuple(input.shape)}, expected (N, '
+                             f'{self.in_channels}, H, W); check the layout and in_channels')
+        offset_mask = self.offset_mask(self.offset_mask_dw(input).permute(0, 2, 3, 1))
+        value = self.value_proj(input.permute(0, 2, 3, 1))
+        out = self.output_proj(dcnv4(value, offset_mask, **self.options)).permute(0, 3, 1, 2)
+        # As a convolution, keep the memory format of the input.
+        return out.contiguous() if input.is_contiguous() else out
+
+    def extra_repr(self) -> str:
+        """Channels and options, for ``print(module)``."""
+        options = ', '.join(f'{name}={value}' for name, value in self.options.items())
+        return f'{self.in_channels}, {self.out_channels}, {options}'
+
+
+class _ToChannelsLast(nn.Module):
+    """Turns (N, C, H, W) into (N, H, W, C)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input.permute(0, 2, 3, 1)
+
+
+def _depthwise(channels: int, kernel_size: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel_size, padding=(kernel_size - 1) // 2,
+                     groups=channels)
+
+
+def _padded_width(points: int) -> int:
+    """Length of the packed offsets and mask of that many points: a multiple of 8, as published."""
+    return math.ceil(3 * points / 8) * 8
+
+
+def _zero(*layers: nn.Linear) -> None:
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def _xavier(*layers: nn.Linear) -> None:
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _blend(out: Tensor, value: Tensor, query: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Mix ``value`` into ``out``, both (N, H, W, C); ``query`` gives the gate of each group."""
+    gate = F.linear(query, weight, bias).sigmoid().to(out.dtype)
+    gate = gate.repeat_interleave(out.shape[-1] // gate.shape[-1], -1)
+    return out * (1 - gate) + value * gate
+
+
+def _grid(length: int, shape: tuple[int, int] | None) -> tuple[int, int]:
+    """(H, W) of ``length`` tokens."""
+    if shape is None:
+        side = math.isqrt(length)
+        if side * side != length:
+            raise ValueError(f'shape is not valid: got None with {length} tokens, expected (H, W) '
+                             'because they form no square; pass shape=(H, W)')
+        return side, side
+    height, width = shape
+    if height * width != length:
+        raise ValueError(f'shape is not valid: got {(height, width)}, expected H * W = {length} '
+                         'tokens; pass the (H, W) that was flattened')
+    return height, width
+
+
+def _expect_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name} is not valid: got {value!r}, expected one of {choices}; correct '
+                         'this argument')
+
+
+def _expect_divisor(name: str, value: int, divisor_name: str, divisor: int) -> None:
+    if divisor < 1 or value < 1 or value % divisor:
+        raise ValueError(f'{name} is not valid: got {value}, expected a positive multiple of '
+                         f'{divisor_name} ({divisor}); change either')
+
+
+def _expect_last(name: str, tensor: Tensor, ranks: int | tuple[int, ...], channels: int,
+                 layout: str) -> None:
+    ranks = (ranks,) if isinstance(ranks, int) else ranks
+    if tensor.dim() not in ranks or tensor.shape[-1] != channels:
+        raise ValueError(f'{name}.shape is not valid: got {tuple(tensor.shape)}, expected {layout} '
+                         f'with C = {channels}; channels come last')
+
+
+def _check_layer(channels: int, kernel_size: int, dw_kernel_size: int | None, stride: int,
+                 pad: int, dilation: int, group: int, remove_center: bool) -> None:
+    """What DCNv3 and DCNv4 have in common: offsets have the input's resolution."""
+    _expect_divisor('channels', channels, 'group', group)
+    if (channels // group) & (channels // group - 1):
+        warnings.warn(f'channels / group is {channels // group}; kernels are fastest with a power '
+                      'of two', stacklevel=3)
+    if dw_kernel_size is not None and dw_kernel_size % 2 == 0:
+        raise ValueError(f'dw_kernel_size is not valid: got {dw_kernel_size}, expected an odd '
+                         'number; the depthwise convolution must keep the resolution')
+    if stride != 1 or 2 * pad != dilation * (kernel_size - 1):
+        raise ValueError(f'stride, pad is not valid: got {stride}, {pad}, expected 1 and dilation '
+                         '* (kernel_size - 1) / 2, because offsets have the resolution of the '
+                         'input; use DCNv4Conv2d to change it')
+    if remove_center and (kernel_size % 2 == 0 or kernel_size == 1):
+        raise ValueError(f'remove_center is not valid: got True with kernel_size {kernel_size}, '
+                         'expected an odd kernel larger than 1; use remove_center=False')

@@ -1,0 +1,154 @@
+"""The operators in plain PyTorch: slow, readable, any floating dtype, any device.
+
+This is the oracle that the compiled kernels are tested against, and a decomposition for exporters
+that do not know the compiled operators. Autograd differentiates it; where the interpolation has a
+kink (a sample exactly on a grid line) it yields the right-hand derivative, as the kernels do.
+The functions trust their arguments. Semantics: ``docs/operators.md``.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ['dcnv3', 'dcnv4', 'flash_deform_attn', 'ms_deform_attn', 'output_size', 'pair']
+
+IntPair = int | tuple[int, int]
+
+
+def pair(value: IntPair) -> tuple[int, int]:
+    """``(h, w)`` of an int that holds for both axes, or of an ``(h, w)`` pair."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Length of the output along one axis: ordinary convolution arithmetic, rounded down."""
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
+          stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
+          offset_scale: float = 1.0, remove_center: bool = False) -> Tensor:
+    """Core of DCNv3; shapes and meaning as in :func:`ops_dcn.dcnv3`."""
+    points = _kernel_points(value, kernel_size, stride, padding, dilation, offset_scale,
+                            remove_center)
+    taps = points[0].shape[-1]
+    offset = offset.unflatten(-1, (groups, taps, 2))
+    return _deform(value, offset, mask.unflatten(-1, (groups, taps)), points, offset_scale)
+
+
+def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
+          stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
+          offset_scale: float = 1.0, remove_center: bool = False, softmax: bool = False) -> Tensor:
+    """Core of DCNv4; shapes and meaning as in :func:`ops_dcn.dcnv4`."""
+    points = _kernel_points(value, kernel_size, stride, padding, dilation, offset_scale,
+                            remove_center)
+    taps = points[0].shape[-1]
+    packed = offset_mask[..., :3 * taps * groups].unflatten(-1, (groups, 3 * taps))
+    mask = packed[..., 2 * taps:]
+    if softmax:
+        mask = mask.to(_compute_dtype(mask)).softmax(-1)
+    offset = packed[..., :2 * taps].unflatten(-1, (taps, 2))
+    return _deform(value, offset, mask, points, offset_scale)
+
+
+def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
+                   sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    """Multi-scale deformable attention; as in :func:`ops_dcn.ms_deform_attn`."""
+    dtype = _compute_dtype(value)
+    # Per level, broadcast over its points: height, width and first row in value.
+    height, width, start = (t.to(value.device).unsqueeze(-1)
+                            for t in (*spatial_shapes.unbind(-1), level_start_index))
+    x = sampling_locations[..., 0].to(dtype) * width - 0.5
+    y = sampling_locations[..., 1].to(dtype) * height - 0.5
+    weight = attention_weights.to(dtype)
+    out = _sample_and_sum(value.to(dtype), x, y, weight, height, width, start)
+    return out.flatten(2).to(value.dtype)
+
+
+def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
+                      sampling_loc_attn: Tensor, *, num_points: int) -> Tensor:
+    """Packed multi-scale deformable attention; as in :func:`ops_dcn.flash_deform_attn`."""
+    levels = spatial_shapes.shape[0]
+    packed = sampling_loc_attn.to(_compute_dtype(value))
+    split = 2 * levels * num_points
+    locations = packed[..., :split].unflatten(-1, (levels, num_points, 2))
+    weights = packed[..., split:].softmax(-1).unflatten(-1, (levels, num_points))
+    out = ms_deform_attn(value.to(packed.dtype), spatial_shapes, level_start_index, locations,
+                         weights)
+    return out.to(value.dtype)
+
+
+def _compute_dtype(tensor: Tensor) -> torch.dtype:
+    """Half precisions are computed in float32 and rounded once, at the end."""
+    return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+
+
+def _kernel_points(value: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPair,
+                   dilation: IntPair, offset_scale: float,
+                   remove_center: bool) -> tuple[Tensor, Tensor]:
+    """Positions x (Wo, K) and y (Ho, K) of the taps without learned offset, in input pixels."""
+    kernel, steps, pads, dilations = map(pair, (kernel_size, stride, padding, dilation))
+    kh, kw = kernel
+    # Taps are numbered column by column: the horizontal index is the outer loop.
+    column = torch.arange(kw, device=value.device).view(kw, 1).expand(kw, kh).reshape(-1)
+    row = torch.arange(kh, device=value.device).view(1, kh).expand(kw, kh).reshape(-1)
+    if remove_center:
+        center = (kw // 2) * kh + kh // 2
+        column, row = (torch.cat([t[:center], t[center + 1:]]) for t in (column, row))
+    axes = []
+    for axis, tap in ((1, column), (0, row)):
+        step, pad, dilate = steps[axis], pads[axis], dilations[axis]
+        size = output_size(value.shape[1 + axis], kernel[axis], step, pad, dilate)
+        half = dilate * (kernel[axis] - 1) // 2
+        center = torch.arange(size, device=value.device) * step - pad + half
+        reach = (tap * dilate - half).to(_compute_dtype(value)) * offset_scale
+        axes.append(center[:, None] + reach)
+    return axes[0], axes[1]
+
+
+def _deform(value: Tensor, offset: Tensor, mask: Tensor, points: tuple[Tensor, Tensor],
+            offset_scale: float) -> Tensor:
+    """Sum over the taps of ``mask`` (N, Ho, Wo, G, K) times samples of ``value`` (N, H, W, C).
+
+    ``offset`` (N, Ho, Wo, G, K, 2) holds (x, y), to be scaled by ``offset_scale``.
+    """
+    dtype = _compute_dtype(value)
+    height, width, channels = value.shape[1:]
+    groups = mask.shape[3]
+    x = points[0][:, None] + offset[..., 0].to(dtype) * offset_scale
+    y = points[1][:, None, None] + offset[..., 1].to(dtype) * offset_scale
+    pixels = value.to(dtype).unflatten(-1, (groups, channels // groups)).flatten(1, 2)
+    x, y, weight = (t.flatten(1, 2).unsqueeze(-2) for t in (x, y, mask.to(dtype)))
+    out = _sample_and_sum(pixels, x, y, weight, height, width, 0)
+    return out.flatten(2).unflatten(1, mask.shape[1:3]).to(value.dtype)
+
+
+def _sample_and_sum(value: Tensor, x: Tensor, y: Tensor, weight: Tensor, height: Tensor | int,
+                    width: Tensor | int, start: Tensor | int) -> Tensor:
+    """Weighted sum (N, Q, G, D) of bilinear samples.
+
+    ``value`` (N, S, G, D) holds maps of ``height`` x ``width`` pixels, row by row, from row
+    ``start``; ``x``, ``y`` (in pixels) and ``weight`` are (N, Q, G, L, P). The sizes are ints or
+    broadcast against them.
+    """
+    n, q, groups, levels, points = x.shape
+    depth = value.shape[-1]
+    # True for NaN and infinite positions too. These points are replaced before anything is
+    # computed from them, so that neither the sum nor a gradient sees them.
+    outside = ~((x > -1) & (x < width) & (y > -1) & (y < height))
+    x, y, weight = (t.masked_fill(outside, 0) for t in (x, y, weight))
+    x0, y0 = x.floor(), y.floor()
+    fx, fy = x - x0, y - y0
+    flat = value.transpose(1, 2)
+    total = value.new_zeros(n, groups, q * levels * points, depth)
+    for dx, wx in ((0, 1 - fx), (1, fx)):
+        for dy, wy in ((0, 1 - fy), (1, fy)):
+            column, row = x0.long() + dx, y0.long() + dy
+            absent = outside | (column < 0) | (column >= width) | (row < 0) | (row >= height)
+            index = (start + row * width + column).masked_fill(absent, 0)
+            index, absent, factor = (
+                t.transpose(1, 2).reshape(n, groups, q * levels * points, 1)
+                for t in (index, absent, wx * wy * weight))
+            corner = flat.gather(2, index.expand(-1, -1, -1, depth)).masked_fill(absent, 0)
+            total = total + corner * factor
+    return total.reshape(n, groups, q, levels * points, depth).sum(3).transpose(1, 2)
