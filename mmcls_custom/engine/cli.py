@@ -1,0 +1,67 @@
+"""What the command line tools share: options, exit codes, the summary line."""
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from mmengine.dist import is_main_process
+from torch import distributed as torch_dist
+
+from mmcls_custom.engine.errors import UserError
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share."""
+    add = parser.add_argument
+    add('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG_NAME)')
+    add('--amp', action='store_true',
+        help='mixed precision: float16 on a GPU, bfloat16 on a CPU')
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+        help='change keys of the config, for example train_cfg.max_iters=100')
+    add('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
+        help='how the processes of a distributed run were started')
+    add('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
+    add('--seed', type=int, help='seed of all random numbers')
+    add('--deterministic', action='store_true', help='use deterministic algorithms only')
+    add('--skip-bad-images', action='store_true',
+        help='carry on without images that are missing or damaged, and count them')
+    add('--trust-data', action='store_true',
+        help='do not check the data sets before the start (saves time on sets checked before)')
+
+
+def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
+             argv: list[str] | None) -> int:
+    """Parse the command line, run a tool, and turn bad input into a message and exit code 2."""
+    _quieten()
+    try:
+        return tool(parser.parse_args(argv))
+    except SystemExit as stop:  # argparse has already said why
+        return stop.code if isinstance(stop.code, int) else 2
+    except UserError as error:
+        if is_main_process():
+            sys.stderr.write(f'{parser.prog}: error: {error}\n')
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f'{parser.prog}: stopped by the user\n')
+        return 130
+    finally:
+        if torch_dist.is_available() and torch_dist.is_initialized():
+            torch_dist.destroy_process_group()
+
+
+def _quieten() -> None:
+    """Hide warnings of dependencies about their own insides, which no user can mend."""
+    for text in ('torch.meshgrid: in an upcoming release', '.*pkg_resources is deprecated',
+                 'On January 1, 2023, MMCV', 'TypedStorage is deprecated'):
+        warnings.filterwarnings('ignore', message=text)
+
+
+def format_metrics(metrics: dict[str, Any] | None) -> str:
+    """Metrics as ``name=0.1234`` in one line."""
+    if not metrics:
+        return 'no metrics'
+    return ' '.join(f'{name}={value:.4f}' if isinstance(value, float) else f'{name}={value}'
+                    for name, value in metrics.items())

@@ -1,0 +1,242 @@
+"""The runner of all tasks: mmengine's, with checked data, safe checkpoints and clean failures."""
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
+from mmengine.registry import DATASETS, RUNNERS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmcls_custom.checkpoints import CheckpointError, load_state_dict, read_checkpoint
+from mmcls_custom.engine.data_check import check_dataset, compare_classes, drop_samples
+from mmcls_custom.engine.errors import UserError, explain_build_error
+
+
+@RUNNERS.register_module()
+class CheckedRunner(Runner):
+    """mmengine's runner, which never unpickles unknown objects and trains on CPUs, too.
+
+    A checkpoint must fill at least 99 % of the model's tensors. The config is written into the
+    work folder when the run really begins, not before.
+    """
+
+    started = False
+    last_metrics: dict[str, float] | None = None
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a hook point; note the beginning of the run and its last metrics."""
+        if fn_name in ('before_train', 'before_test') and not self.started:
+            self.started = True
+            super().dump_config()
+        if fn_name == 'after_val_epoch':
+            self.last_metrics = dict(kwargs['metrics'])
+        super().call_hook(fn_name, **kwargs)
+
+    def dump_config(self) -> None:
+        """Do nothing yet: a run that fails while it is set up leaves the folder as it was."""
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger; while the runner is set up the screen shows warnings only."""
+        logger = super().build_logger(*args, **kwargs)
+        self._screen = [handler for handler in logger.handlers
+                        if type(handler) is logging.StreamHandler]
+        self._screen_levels = [handler.level for handler in self._screen]
+        for handler in self._screen:
+            handler.setLevel(max(handler.level, logging.WARNING))
+        return logger
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> CheckedRunner:
+        """Build the runner of a config."""
+        runner = super().from_cfg(cfg)
+        for handler, level in zip(runner._screen, runner._screen_levels, strict=True):
+            handler.setLevel(level)
+        return runner
+
+    def use_datasets(self, datasets: dict[str, Any]) -> None:
+        """Take data sets that are already built, by the name of their data loader."""
+        for name, dataset in datasets.items():
+            loader = getattr(self, f'_{name}')
+            # A function is copied by reference, so the data set is not duplicated.
+            loader['dataset'] = {'type': lambda dataset=dataset: dataset}
+
+    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for distributed training; on CPUs without device ids."""
+        if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        options = dict(model_wrapper_cfg or {'broadcast_buffers': False})
+        options.pop('type', None)
+        options.setdefault('find_unused_parameters', self.cfg.get('find_unused_parameters', False))
+        return MMDistributedDataParallel(module=model, **options)
+
+    def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu',
+                        strict: bool = False, revise_keys: list | None = None) -> dict[str, Any]:
+        """Load a local checkpoint into the model.
+
+        Args:
+            filename: Checkpoint file.
+            map_location: Device its tensors are put on.
+            strict: Demand every tensor instead of 99 %.
+            revise_keys: Not used; ``mmcls_custom.checkpoints`` knows the prefixes.
+
+        Raises:
+            CheckpointError: It cannot be read safely or belongs to another model.
+        """
+        checkpoint = read_checkpoint(filename, map_location)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        target = model.module if isinstance(model, BaseTTAModel) else model
+        report = load_state_dict(target, checkpoint['state_dict'], source=str(filename),
+                                 min_ratio=1.0 if strict else 0.99)
+        self._has_loaded = True
+        self.logger.info(f'Loaded {filename}:\n{report}')
+        return checkpoint
+
+
+def build_datasets(cfg: Config, names: list[str], skip_bad: bool,
+                   trust_data: bool = False) -> tuple[dict[str, Any], int]:
+    """Build and check the data sets of some data loaders of a config.
+
+    Args:
+        cfg: Whole config.
+        names: Keys of data loaders, for example ``train_dataloader``; absent ones are passed over.
+        skip_bad: Carry on without samples whose files are missing or damaged.
+        trust_data: Do not look at the files.
+
+    Returns:
+        Data sets by data loader name, and the number of samples left out.
+
+    Raises:
+        UserError: A data set cannot be built or does not pass.
+    """
+    datasets: dict[str, Any] = {}
+    skipped = 0
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        for name in names:
+            if cfg.get(name) is None:
+                continue
+            where = f'{name}.dataset'
+            with readable_errors(cfg):
+                dataset = _build_dataset(cfg[name]['dataset'], where)
+            if not trust_data:
+                skipped += _check_together(dataset, where, skip_bad)
+            datasets[name] = dataset
+    return datasets, skipped
+
+
+def _build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
+    place = ', '.join(f'{key}={dataset_cfg[key]!r}' for key in ('data_root', 'ann_file', 'data_prefix')
+                      if dataset_cfg.get(key))
+    try:
+        dataset = DATASETS.build(dataset_cfg)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+    except json.JSONDecodeError as error:
+        raise UserError(f'annotation file of {where} is not valid: not JSON ({error}); '
+                        f'{place}') from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f'{where} is not valid: {error.filename or error} does not exist; '
+                        f'{place}; see the README for how to get or make the data') from error
+    except AssertionError as error:
+        if 'number of subfolders' in str(error):
+            _explain_folders(dataset_cfg, where)
+        raise UserError(f'{where} is not valid: {error}; {place}') from error
+    except RuntimeError as error:
+        raise UserError(f'{where} is not valid: {error}; {place}') from error
+    return dataset
+
+
+def _explain_folders(dataset_cfg: dict[str, Any], where: str) -> None:
+    """Compare class folders with the class list where the data set itself refused them."""
+    classes = (dataset_cfg.get('metainfo') or {}).get('classes')
+    prefix = dataset_cfg.get('data_prefix') or ''
+    prefix = next(iter(prefix.values()), '') if isinstance(prefix, dict) else prefix
+    root = Path(dataset_cfg.get('data_root') or '.') / prefix
+    root = root if root.is_dir() else root / str(dataset_cfg.get('split', ''))
+    if classes and root.is_dir():
+        folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        compare_classes(list(classes), folders, where, f'the class folders in {root}')
+
+
+def _check_together(dataset: Any, where: str, skip_bad: bool) -> int:
+    """Check on the first process and let all processes do what it found."""
+    outcome: list[Any] = [None]
+    if is_main_process():
+        try:
+            outcome[0] = check_dataset(dataset, where, skip_bad, _warn)
+        except UserError as error:
+            outcome[0] = str(error)
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], str):
+        raise UserError(outcome[0])
+    skipped = sum(map(len, outcome[0]))
+    if skipped:
+        drop_samples(dataset, outcome[0])
+    return skipped
+
+
+def _warn(line: str) -> None:
+    sys.stderr.write(f'warning: {line}\n')
+
+
+def find_checkpoint(work_dir: str) -> str:
+    """Path of the last checkpoint written into a work folder.
+
+    Raises:
+        UserError: There is none.
+    """
+    note = Path(work_dir) / 'last_checkpoint'
+    if not note.is_file():
+        raise UserError(f'--resume is not valid: {work_dir} holds no checkpoint to continue from; '
+                        'start without --resume, or name the file: --resume PATH')
+    return note.read_text().strip()
+
+
+@contextmanager
+def readable_errors(cfg: Config) -> Iterator[None]:
+    """Turn errors of the config or of a checkpoint into UserError; others pass unchanged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except CheckpointError as error:
+        raise UserError(str(error)) from error
+    except Exception as error:
+        explained = explain_build_error(error, cfg._cfg_dict)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+@contextmanager
+def restore_on_error(work_dir: str, begun: Callable[[], bool]) -> Iterator[None]:
+    """Take away what was newly put into a folder if the block fails before the run has begun."""
+    folder = Path(work_dir)
+    first_new = folder
+    while not first_new.parent.exists():
+        first_new = first_new.parent
+    existed = folder.exists()
+    before = set(os.listdir(folder)) if existed else set()
+    try:
+        yield
+    except BaseException:
+        if not begun() and is_main_process() and folder.exists():
+            if not existed:
+                shutil.rmtree(first_new)
+            for name in set(os.listdir(folder)) - before if existed else ():
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise

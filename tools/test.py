@@ -1,0 +1,80 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint of any task; the config decides which.
+
+    python tools/test.py CONFIG CHECKPOINT --show-dir pictures
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mmcls_custom.engine import cli, config, launch  # noqa: E402
+from mmcls_custom.engine.runner import (  # noqa: E402
+    CheckedRunner,
+    build_datasets,
+    readable_errors,
+    restore_on_error,
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='test.py', description='Evaluate a checkpoint.')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    cli.add_run_options(parser)
+    parser.add_argument('--out', metavar='FILE',
+                        help='write the metrics (.json) or the predictions (.pkl)')
+    parser.add_argument('--show-dir', metavar='FOLDER',
+                        help='write pictures of predictions beside ground truth')
+    parser.add_argument('--tta', action='store_true',
+                        help="test-time augmentation, by the config's tta_model and tta_pipeline")
+    return parser
+
+
+def test(args: argparse.Namespace) -> int:
+    """Evaluate as the command line says; returns the exit code."""
+    start = time.monotonic()
+    cfg = config.load_config(args.config, args.cfg_options)
+    config.require(cfg, 'test_dataloader', 'test_cfg', 'test_evaluator')
+    config.set_work_dir(cfg, args.work_dir)
+    config.set_randomness(cfg, args.seed, args.deterministic)
+    config.set_log_backends(cfg)
+    config.set_test_outputs(cfg, args.out, args.show_dir)
+    config.check_file(args.checkpoint, 'checkpoint')
+    cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.tta:
+        config.set_tta(cfg)
+    launch.start_launcher(args.launcher, cfg)
+    datasets, skipped = build_datasets(cfg, ['test_dataloader'],
+                                       args.skip_bad_images, args.trust_data)
+    runner = None
+    with restore_on_error(cfg.work_dir, lambda: runner is not None and runner.started), \
+            readable_errors(cfg):
+        runner = CheckedRunner.from_cfg(cfg)
+        runner.use_datasets(datasets)
+        metrics = runner.test()
+    if runner.rank == 0:
+        if args.out and args.out.endswith('.json'):
+            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+            Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n')
+        print(f'test.py: done in {(time.monotonic() - start) / 60:.1f} min: '
+              f'{cli.format_metrics(metrics)}; checkpoint {args.checkpoint}; '
+              f'{skipped} images skipped; logs in {runner.log_dir}')
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, or 2 for bad input."""
+    return cli.run_tool(test, build_parser(), argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
