@@ -1,0 +1,184 @@
+"""The rules of docs/architecture.md that a program can hold: imports, budgets, names, style."""
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import ROOT
+
+OPENMMLAB = {'mmcv', 'mmengine', 'mmpretrain', 'mmdet', 'mmseg', 'mmdet3d'}
+PLUGINS = {'mmcls_custom', 'mmdet_custom', 'mmseg_custom', 'mmdet3d_custom'}
+SHARED = {'mmcls_custom.backbones', 'mmcls_custom.engine', 'mmcls_custom.checkpoints'}
+OPS_PUBLIC = {'ops_dcn'}
+# What a plug-in may import of the project and of OpenMMLab; other libraries are free (except ops_dcn's).
+TASK_RULES = {
+    'mmdet_custom': {'mmengine', 'mmcv', 'mmdet'},
+    'mmseg_custom': {'mmengine', 'mmcv', 'mmseg', 'mmdet'},
+    'mmdet3d_custom': {'mmengine', 'mmcv', 'mmdet3d', 'mmdet'},
+}
+PACKAGES = ('ops_dcn', *sorted(PLUGINS))
+
+
+def python_files(*folders: str) -> list[Path]:
+    """All Python files below the folders of the repository."""
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob('*.py'))]
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, imported name or '') of every absolute import of a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, ''
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).with_suffix('').parts[:-1]
+            base = '.'.join(package[:len(package) - node.level + 1]) + '.' if node.level else ''
+            for alias in node.names:
+                yield (base + (node.module or '')).rstrip('.'), alias.name
+
+
+def within(module: str, allowed: set[str]) -> bool:
+    """Whether a dotted module is one of ``allowed`` or below it."""
+    return any(module == name or module.startswith(name + '.') for name in allowed)
+
+
+def forbidden(path: Path, module: str, name: str) -> str:
+    """Why a file may not import a module; empty where it may."""
+    parts = path.relative_to(ROOT).parts
+    home, top, full = parts[0], module.split('.')[0], f'{module}.{name}' if name else module
+    if home == 'ops_dcn':
+        fine = top in {'torch', 'ops_dcn'} or top in sys.stdlib_module_names
+        return '' if fine else 'ops_dcn imports torch and the standard library only'
+    if top == 'ops_dcn' and module not in OPS_PUBLIC and home in PLUGINS:
+        return "only ops_dcn's public names may be imported"
+    if home == 'configs':
+        return 'configs hold strings, not imports of code'
+    if home == 'tools':
+        if top in OPENMMLAB - {'mmengine'}:
+            return 'tools import mmengine and the shared parts only'
+        fine = top not in PLUGINS or within(full, SHARED)
+        return '' if fine else 'tools never import a plug-in'
+    if top in PLUGINS and top != home and not within(full, SHARED):
+        return 'plug-ins import one another only through the shared parts'
+    if home == 'mmcls_custom' and (len(parts) == 2 or '.'.join(parts[:2]).removesuffix('.py') in SHARED):
+        if top == 'mmcv' and not (within(module, {'mmcv.cnn'}) or full == 'mmcv.cnn'):
+            return 'shared parts import mmcv.cnn only'
+        return 'shared parts know no task' if top in OPENMMLAB - {'mmengine', 'mmcv'} else ''
+    allowed = TASK_RULES.get(home, {'mmengine', 'mmcv', 'mmpretrain'})
+    return '' if top not in OPENMMLAB or top in allowed else f'{home} may import {sorted(allowed)}'
+
+
+@pytest.mark.parametrize('path', python_files(*PACKAGES, 'configs', 'tools'),
+                         ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_table(path: Path) -> None:
+    found = [(full, reason) for module, name in imports(path)
+             if (full := f'{module} {name}'.strip()) and (reason := forbidden(path, module, name))]
+    assert not found
+
+
+@pytest.mark.parametrize(('path', 'source', 'module', 'name'), [
+    ('ops_dcn/x.py', 'numpy', 'numpy', ''),
+    ('mmdet_custom/x.py', 'another plug-in', 'mmseg_custom.models', 'Head'),
+    ('mmdet_custom/x.py', 'inner ops', 'ops_dcn.functional', 'dcnv4'),
+    ('mmcls_custom/backbones/x.py', 'mmcv.ops', 'mmcv.ops', 'nms'),
+    ('mmcls_custom/backbones/x.py', 'mmcv.ops', 'mmcv', 'ops'),
+    ('mmcls_custom/engine/x.py', 'a task', 'mmdet.models', ''),
+    ('mmcls_custom/models/x.py', 'a task', 'mmdet.models', ''),
+    ('mmseg_custom/x.py', 'a task', 'mmdet3d', ''),
+    ('tools/x.py', 'a plug-in', 'mmdet_custom', ''),
+    ('tools/x.py', 'a task', 'mmseg', ''),
+    ('configs/coco/x.py', 'code', 'mmcls_custom.engine', ''),
+])
+def test_table_refuses(path: str, source: str, module: str, name: str) -> None:
+    assert forbidden(ROOT / path, module, name), source
+
+
+@pytest.mark.parametrize(('path', 'module', 'name'), [
+    ('ops_dcn/x.py', 'torch.nn', 'Module'), ('mmcls_custom/backbones/x.py', 'ops_dcn', 'DCNv4'),
+    ('mmcls_custom/backbones/x.py', 'mmcv.cnn.bricks', 'DropPath'),
+    ('mmdet_custom/x.py', 'mmcls_custom', 'backbones'), ('tools/x.py', 'mmcls_custom.engine', 'x'),
+    ('mmcls_custom/models/x.py', 'mmpretrain.models', ''), ('mmseg_custom/x.py', 'mmdet.models', ''),
+])
+def test_table_allows(path: str, module: str, name: str) -> None:
+    assert not forbidden(ROOT / path, module, name)
+
+
+def test_module_and_function_budgets() -> None:
+    long_modules, long_functions, lengths = [], [], []
+    for path in python_files(*PACKAGES, 'tools'):
+        text = path.read_text()
+        if text.count('\n') > 500:
+            long_modules.append(str(path.relative_to(ROOT)))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths.append(size := node.end_lineno - node.lineno + 1)
+                if size > 100:
+                    long_functions.append(f'{path.relative_to(ROOT)}:{node.lineno} {node.name}')
+    assert not long_modules
+    assert not long_functions
+    assert sorted(lengths)[int(0.95 * len(lengths))] <= 60
+
+
+def leaf_configs() -> list[Path]:
+    """Every config a user can run."""
+    return [path for path in python_files('configs') if '_base_' not in path.parts]
+
+
+def test_leaf_configs_hold_differences_only() -> None:
+    for path in leaf_configs():
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), f'{path.name} has no docstring'
+        code = path.read_text().split('"""', 2)[2]
+        assert code.strip().count('\n') < 30, f'{path.name} is longer than 30 lines'
+
+
+NAME = re.compile(
+    r'(?P<model>[a-z0-9-]+(_[a-z0-9-]+)*?)_(?P<gpus>\d+)xb(?P<batch>\d+)(-(?P<schedule>[a-z0-9]+))?'
+    r'_(?P<dataset>[a-z0-9-]*?[a-z0-9])(-(?P<size>\d+x\d+))?$')
+
+
+@pytest.mark.parametrize('path', leaf_configs(), ids=lambda path: path.stem)
+def test_config_name_says_what_the_config_holds(path: Path) -> None:
+    from mmcls_custom.engine.config import load_config
+    match = NAME.match(path.stem)
+    assert match, f'{path.stem} does not follow the naming rule of docs/architecture.md'
+    cfg = load_config(str(path))
+    assert cfg.train_dataloader.batch_size == int(match['batch'])
+    assert cfg.auto_scale_lr.base_batch_size == int(match['batch']) * int(match['gpus'])
+    root = cfg.train_dataloader.dataset.data_root.strip('/').lower()
+    dataset = match['dataset'].split('-')
+    assert all(word.rstrip('0123456789k') in root for word in dataset), (dataset, root)
+    schedule = match['schedule']
+    epochs, iterations = cfg.train_cfg.get('max_epochs'), cfg.train_cfg.get('max_iters')
+    length = {'x': lambda n: epochs == 12 * n, 'e': lambda n: epochs == n,
+              'k': lambda n: iterations == 1000 * n}
+    assert length[schedule[-1]](int(schedule[:-1])), (schedule, epochs, iterations)
+    if match['size']:
+        sizes = {tuple(step[key]) if isinstance(step[key], list | tuple) else (step[key],) * 2
+                 for step in cfg.train_dataloader.dataset.pipeline
+                 for key in ('crop_size', 'scale') if key in step}
+        assert tuple(map(int, match['size'].split('x'))) in sizes
+
+
+def test_ruff_is_content() -> None:
+    got = subprocess.run([sys.executable, '-m', 'ruff', 'check', '.'], cwd=ROOT,
+                         capture_output=True, text=True, check=False)
+    assert got.returncode == 0, got.stdout[-3000:]
+
+
+def test_nothing_from_the_workbench_in_tracked_text() -> None:
+    # Absolute machine paths and registry hosts would not mean anything to a user.
+    words = re.compile(r'/root/|/work/|pypi\.org|extra-index-url')
+    listed = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip('not a git checkout')
+    found = [name for name in listed.stdout.splitlines()
+             if name != 'tests/test_house.py' and (ROOT / name).suffix in {'.py', '.md', '.sh', '.cpp', '.h', '.txt'}
+             and (ROOT / name).is_file() and words.search((ROOT / name).read_text(errors='replace'))]
+    assert not found
