@@ -1,8 +1,9 @@
 """InternImage (DCNv3 or DCNv4) and FlashInternImage.
 
-Sources: W. Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with Deformable
-Convolutions", CVPR 2023, arXiv:2211.05778; Y. Xiong et al., "Efficient Deformable ConvNets:
-Rethinking Dynamic and Sparse Operator for Vision Applications", CVPR 2024, arXiv:2401.06197.
+Sources: W. Wang et al., "InternImage: Exploring Large-Scale Vision Foundation Models with
+Deformable Convolutions", CVPR 2023, arXiv:2211.05778; Y. Xiong et al., "Efficient Deformable
+ConvNets: Rethinking Dynamic and Sparse Operator for Vision Applications", CVPR 2024,
+arXiv:2401.06197.
 Parameter names follow the published checkpoints, so those load as they are.
 """
 from __future__ import annotations

@@ -8,10 +8,22 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from mmcls_custom.backbones import (FlashInternImage, InternImage, InternImageClipNeck,
-                                    InternImageConvNeck)
-from tests.mmcls_custom.zoo import (ACTIVATIONS, MANIFESTS, SIZES, activation_case,
-                                    downstream_shapes, family_class, fill_rule, manifest)
+from mmcls_custom.backbones import (
+    FlashInternImage,
+    InternImage,
+    InternImageClipNeck,
+    InternImageConvNeck,
+)
+from tests.mmcls_custom.zoo import (
+    ACTIVATIONS,
+    MANIFESTS,
+    SIZES,
+    activation_case,
+    downstream_shapes,
+    family_class,
+    fill_rule,
+    manifest,
+)
 
 TINY = dict(channels=32, depths=(1, 1, 2, 1), groups=(2, 4, 8, 16))
 BOTH = pytest.mark.parametrize('cls', [InternImage, FlashInternImage])
