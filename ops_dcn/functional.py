@@ -185,17 +185,27 @@ def _tensors(arguments: tuple[tuple[str, Tensor, int], ...]) -> list[Tensor]:
         if tensor.device != first.device:
             _refuse(f'{name}.device', tensor.device, f'{first.device} as {arguments[0][0]}',
                     f'move it with {name}.to({arguments[0][0]}.device)')
-    if torch.is_autocast_enabled(first.device.type):
-        dtype = first.dtype
-        for tensor in tensors[1:]:
-            dtype = torch.promote_types(dtype, tensor.dtype)
-        tensors = [tensor.to(dtype) for tensor in tensors]
-    else:
-        for name, tensor, _ in arguments[1:]:
-            if tensor.dtype != first.dtype:
-                _refuse(f'{name}.dtype', tensor.dtype, f'{first.dtype} as {arguments[0][0]}',
-                        f'convert with {name}.to({arguments[0][0]}.dtype)')
+    for name, tensor, _ in arguments[1:]:
+        if tensor.dtype != first.dtype:
+            if _autocast(first.device.type):
+                tensors = _widest(tensors)
+                break
+            _refuse(f'{name}.dtype', tensor.dtype, f'{first.dtype} as {arguments[0][0]}',
+                    f'convert with {name}.to({arguments[0][0]}.dtype)')
     return [tensor.contiguous() for tensor in tensors]
+
+
+def _autocast(device_type: str) -> bool:
+    return (torch.amp.is_autocast_available(device_type)
+            and torch.is_autocast_enabled(device_type))
+
+
+def _widest(tensors: list[Tensor]) -> list[Tensor]:
+    """What autocast does for operators of several tensors, grid_sample among them."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return [tensor.to(dtype) for tensor in tensors]
 
 
 def _expect_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
@@ -221,7 +231,8 @@ def _axes(name: str, value: IntPair, least: int) -> tuple[int, int]:
 
 
 def _scale(offset_scale: float) -> float:
-    if not isinstance(offset_scale, (int, float)) or not math.isfinite(offset_scale):
+    # math.isfinite cannot be traced where the compiler makes the number symbolic.
+    if not isinstance(offset_scale, (int, float)) or not -math.inf < offset_scale < math.inf:
         _refuse('offset_scale', repr(offset_scale), 'a finite number', 'correct this argument')
     return float(offset_scale)
 
