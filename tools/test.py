@@ -64,7 +64,7 @@ def test(args: argparse.Namespace) -> int:
     if runner.rank == 0:
         if args.out and args.out.endswith('.json'):
             Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.out).write_text(json.dumps(metrics, indent=2) + '\n')
+            Path(args.out).write_text(json.dumps(metrics, indent=2, default=float) + '\n')
         print(f'test.py: done in {(time.monotonic() - start) / 60:.1f} min: '
               f'{cli.format_metrics(metrics)}; checkpoint {args.checkpoint}; '
               f'{skipped} images skipped; logs in {runner.log_dir}')

@@ -5,7 +5,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import SupportsFloat
 
 from mmengine.dist import is_main_process
 from torch import distributed as torch_dist
@@ -59,9 +59,8 @@ def _quieten() -> None:
         warnings.filterwarnings('ignore', message=text)
 
 
-def format_metrics(metrics: dict[str, Any] | None) -> str:
+def format_metrics(metrics: dict[str, SupportsFloat] | None) -> str:
     """Metrics as ``name=0.1234`` in one line."""
     if not metrics:
         return 'no metrics'
-    return ' '.join(f'{name}={value:.4f}' if isinstance(value, float) else f'{name}={value}'
-                    for name, value in metrics.items())
+    return ' '.join(f'{name}={float(value):.4f}' for name, value in metrics.items())

@@ -195,6 +195,13 @@ def set_log_backends(cfg: Config) -> None:
     visualizer.vis_backends = backends
 
 
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
+    """The config of the data set that reads files, below its wrappers."""
+    while 'pipeline' not in dataset and 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
 def set_tta(cfg: Config) -> None:
     """Wrap the model and the test pipeline for test-time augmentation.
 
@@ -205,10 +212,7 @@ def set_tta(cfg: Config) -> None:
     if lacking:
         raise UserError(f'--tta is not valid: the config has no {" and no ".join(lacking)}; '
                         'define both, or leave --tta away')
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = cfg.tta_pipeline
+    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 

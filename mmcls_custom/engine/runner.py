@@ -1,13 +1,14 @@
 """The runner of all tasks: mmengine's, with checked data, safe checkpoints and clean failures."""
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
-from mmengine.registry import DATASETS, RUNNERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
@@ -124,6 +125,7 @@ def build_datasets(cfg: Config, names: list[str], skip_bad: bool,
     """
     datasets: dict[str, Any] = {}
     skipped = 0
+    import_task_modules(cfg.get('default_scope', 'mmengine'))
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         for name in names:
             if cfg.get(name) is None:
@@ -135,6 +137,14 @@ def build_datasets(cfg: Config, names: list[str], skip_bad: bool,
                 skipped += _check_together(dataset, where, skip_bad)
             datasets[name] = dataset
     return datasets, skipped
+
+
+def import_task_modules(scope: str) -> None:
+    """Import what a task registers, without the notes its packages print about optional parts."""
+    with DefaultScope.overwrite_default_scope(scope), redirect_stdout(io.StringIO()):
+        for root in (DATASETS, TRANSFORMS, MODELS):
+            with root.switch_scope_and_registry(None) as registry:
+                registry.import_from_location()
 
 
 def _build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:

@@ -93,9 +93,9 @@ model = dict(
     type='EncoderDecoder',
     data_preprocessor=dict(type='SegDataPreProcessor', mean=[127.0] * 3, std=[60.0] * 3,
                            pad_val=0, seg_pad_val=255, size=(32, 32)),
-    backbone=dict(type='MobileNetV2', widen_factor=0.25, out_indices=(1, ),
+    backbone=dict(type='MobileNetV2', widen_factor=0.25, out_indices=(0, 1),
                   norm_cfg=dict(type='BN')),
-    decode_head=dict(type='FCNHead', in_channels=8, in_index=0, channels=8, num_convs=1,
+    decode_head=dict(type='FCNHead', in_channels=8, in_index=1, channels=8, num_convs=1,
                      num_classes=2, norm_cfg=dict(type='BN'), concat_input=False,
                      loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0)),
     train_cfg=dict(), test_cfg=dict(mode='whole'))
