@@ -1,0 +1,237 @@
+#include "describe.h"
+
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <limits>
+
+namespace ops_dcn {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+struct Convolution {
+  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
+  bool remove_center;
+
+  explicit Convolution(const std::vector<int64_t>& list) {
+    STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
+    kernel_h = list[0], kernel_w = list[1], stride_h = list[2], stride_w = list[3];
+    pad_h = list[4], pad_w = list[5], dilation_h = list[6], dilation_w = list[7];
+    groups = list[8], remove_center = list[9] != 0;
+    STD_TORCH_CHECK(
+        kernel_h > 0 && kernel_w > 0 && stride_h > 0 && stride_w > 0 && pad_h >= 0 && pad_w >= 0 &&
+            dilation_h > 0 && dilation_w > 0 && groups > 0 && points() > 0,
+        "geometry holds a value out of range");
+  }
+
+  int64_t points() const { return kernel_h * kernel_w - (remove_center ? 1 : 0); }
+  int64_t half_w() const { return dilation_w * (kernel_w - 1) / 2; }
+  int64_t half_h() const { return dilation_h * (kernel_h - 1) / 2; }
+};
+
+int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel, int64_t stride) {
+  const int64_t room = size + 2 * pad - (dilation * (kernel - 1) + 1);
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+void check_like(const char* name, const Tensor& tensor, const Tensor& value, int64_t dim) {
+  STD_TORCH_CHECK(tensor.dim() == dim, name, " must have ", dim, " dimensions");
+  STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == value.scalar_type(), name, " must have the dtype of value");
+  STD_TORCH_CHECK(tensor.device() == value.device(), name, " must be on the device of value");
+}
+
+// Kernels keep the index of a pixel within its image in 32 bits where they compute in float32.
+void check_pixels(int64_t pixels) {
+  STD_TORCH_CHECK(
+      pixels < std::numeric_limits<int32_t>::max() / 2, "value holds too many pixels per image");
+}
+
+void set_taps(Problem& problem, const Convolution& conv, int64_t height, int64_t width, double s) {
+  for (int64_t column = 0; column < conv.kernel_w; ++column) {
+    for (int64_t row = 0; row < conv.kernel_h; ++row) {
+      const bool center = column == conv.kernel_w / 2 && row == conv.kernel_h / 2;
+      if (conv.remove_center && center) continue;
+      const double x = static_cast<double>(column * conv.dilation_w - conv.half_w());
+      const double y = static_cast<double>(row * conv.dilation_h - conv.half_h());
+      problem.taps.push_back({x, y, s, s, width, height, 0});
+    }
+  }
+}
+
+// Everything but where the points lie.
+Problem describe_convolution(const Tensor& value, const Convolution& conv, double offset_scale) {
+  check_like("value", value, value, 4);
+  const int64_t height = value.size(1), width = value.size(2), channels = value.size(3);
+  STD_TORCH_CHECK(channels % conv.groups == 0, "channels must be divisible by groups");
+  check_pixels(height * width);
+  const int64_t rows =
+      output_size(height, conv.pad_h, conv.dilation_h, conv.kernel_h, conv.stride_h);
+  const int64_t columns =
+      output_size(width, conv.pad_w, conv.dilation_w, conv.kernel_w, conv.stride_w);
+
+  Problem problem{};
+  problem.output_sizes = {value.size(0), rows, columns, channels};
+  set_taps(problem, conv, height, width, offset_scale);
+  Geometry& g = problem.geometry;
+  g.batch = value.size(0);
+  g.queries = rows * columns;
+  g.query_columns = columns;
+  g.groups = conv.groups;
+  g.channels = channels / conv.groups;
+  g.points = conv.points();
+  g.pixels = height * width;
+  g.origin_x = static_cast<double>(conv.half_w() - conv.pad_w);
+  g.origin_y = static_cast<double>(conv.half_h() - conv.pad_h);
+  g.step_x = static_cast<double>(conv.stride_w);
+  g.step_y = static_cast<double>(conv.stride_h);
+  return problem;
+}
+
+void check_grid(const char* name, const Tensor& tensor, const Tensor& value, Problem& problem) {
+  check_like(name, tensor, value, 4);
+  for (int axis = 0; axis < 3; ++axis) {
+    STD_TORCH_CHECK(
+        tensor.size(axis) == problem.output_sizes[axis], name, ".shape[", axis, "] must be ",
+        problem.output_sizes[axis], ", got ", tensor.size(axis));
+  }
+}
+
+const int64_t* level_data(const char* name, const Tensor& tensor, int64_t count) {
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == ScalarType::Long && tensor.is_contiguous() && tensor.is_cpu() &&
+          tensor.numel() == count,
+      name, " must be contiguous int64 on the host, one row per level");
+  return tensor.const_data_ptr<int64_t>();
+}
+
+// Everything but the strides of the points.
+Problem describe_pyramid(
+    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
+    int64_t queries, int64_t num_points) {
+  check_like("value", value, value, 4);
+  STD_TORCH_CHECK(num_points > 0, "num_points must be positive");
+  const int64_t levels = level_start_index.numel();
+  const int64_t* shapes = level_data("spatial_shapes", spatial_shapes, 2 * levels);
+  const int64_t* starts = level_data("level_start_index", level_start_index, levels);
+  const int64_t pixels = value.size(1);
+  check_pixels(pixels);
+
+  Problem problem{};
+  for (int64_t level = 0; level < levels; ++level) {
+    const int64_t height = shapes[2 * level], width = shapes[2 * level + 1], start = starts[level];
+    STD_TORCH_CHECK(
+        height >= 0 && width >= 0 && start >= 0 && start <= pixels &&
+            (width == 0 || height <= (pixels - start) / width),
+        "level ", level, " does not fit into value");
+    const Tap tap{
+        0, 0, static_cast<double>(width), static_cast<double>(height), width, height, start};
+    problem.taps.insert(problem.taps.end(), num_points, tap);
+  }
+  Geometry& g = problem.geometry;
+  g.batch = value.size(0);
+  g.queries = queries;
+  g.query_columns = queries;
+  g.groups = value.size(2);
+  g.channels = value.size(3);
+  g.points = levels * num_points;
+  g.pixels = pixels;
+  g.origin_x = g.origin_y = -0.5;
+  problem.output_sizes = {g.batch, queries, g.groups * g.channels};
+  return problem;
+}
+
+void set_strides(Problem& problem, int64_t coord_query, int64_t coord_group, int64_t weight_query,
+                 int64_t weight_group) {
+  Geometry& g = problem.geometry;
+  g.coord_query_stride = coord_query;
+  g.coord_group_stride = coord_group;
+  g.weight_query_stride = weight_query;
+  g.weight_group_stride = weight_group;
+}
+
+void set_separate(Problem& problem, const Tensor& coords, const Tensor& weights) {
+  const int64_t groups = problem.geometry.groups, points = problem.geometry.points;
+  set_strides(problem, 2 * groups * points, 2 * points, groups * points, points);
+  problem.points = {coords, weights, 0, false};
+}
+
+void set_packed(Problem& problem, const Tensor& packed, int64_t query_stride) {
+  const int64_t points = problem.geometry.points;
+  set_strides(problem, query_stride, 3 * points, query_stride, 3 * points);
+  problem.points = {packed, packed, 2 * points, true};
+}
+
+void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t expected) {
+  STD_TORCH_CHECK(
+      tensor.size(axis) == expected, name, ".shape[", axis, "] must be ", expected, ", got ",
+      tensor.size(axis));
+}
+
+}  // namespace
+
+Problem describe_dcnv3(
+    const Tensor& value, const Tensor& offset, const Tensor& mask,
+    const std::vector<int64_t>& convolution, double offset_scale) {
+  const Convolution conv(convolution);
+  Problem problem = describe_convolution(value, conv, offset_scale);
+  check_grid("offset", offset, value, problem);
+  check_grid("mask", mask, value, problem);
+  check_size("offset", offset, 3, 2 * conv.groups * conv.points());
+  check_size("mask", mask, 3, conv.groups * conv.points());
+  set_separate(problem, offset, mask);
+  return problem;
+}
+
+Problem describe_dcnv4(
+    const Tensor& value, const Tensor& offset_mask, const std::vector<int64_t>& convolution,
+    double offset_scale, bool softmax) {
+  const Convolution conv(convolution);
+  Problem problem = describe_convolution(value, conv, offset_scale);
+  check_grid("offset_mask", offset_mask, value, problem);
+  STD_TORCH_CHECK(
+      offset_mask.size(3) >= 3 * conv.groups * conv.points(), "offset_mask.shape[3] must be >= ",
+      3 * conv.groups * conv.points(), ", got ", offset_mask.size(3));
+  set_packed(problem, offset_mask, offset_mask.size(3));
+  problem.geometry.softmax = softmax;
+  return problem;
+}
+
+Problem describe_ms_deform_attn(
+    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
+    const Tensor& sampling_locations, const Tensor& attention_weights) {
+  check_like("sampling_locations", sampling_locations, value, 6);
+  check_like("attention_weights", attention_weights, value, 5);
+  Problem problem = describe_pyramid(
+      value, spatial_shapes, level_start_index, sampling_locations.size(1),
+      sampling_locations.size(4));
+  check_size("sampling_locations", sampling_locations, 5, 2);
+  const Geometry& g = problem.geometry;
+  const int64_t sizes[] = {
+      g.batch, g.queries, g.groups, level_start_index.numel(), sampling_locations.size(4)};
+  for (int axis = 0; axis < 5; ++axis) {
+    check_size("sampling_locations", sampling_locations, axis, sizes[axis]);
+    check_size("attention_weights", attention_weights, axis, sizes[axis]);
+  }
+  set_separate(problem, sampling_locations, attention_weights);
+  return problem;
+}
+
+Problem describe_flash_deform_attn(
+    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
+    const Tensor& sampling_loc_attn, int64_t num_points) {
+  check_like("sampling_loc_attn", sampling_loc_attn, value, 4);
+  Problem problem = describe_pyramid(
+      value, spatial_shapes, level_start_index, sampling_loc_attn.size(1), num_points);
+  const Geometry& g = problem.geometry;
+  check_size("sampling_loc_attn", sampling_loc_attn, 0, g.batch);
+  check_size("sampling_loc_attn", sampling_loc_attn, 2, g.groups);
+  check_size("sampling_loc_attn", sampling_loc_attn, 3, 3 * g.points);
+  set_packed(problem, sampling_loc_attn, 3 * g.groups * g.points);
+  problem.geometry.softmax = true;
+  return problem;
+}
+
+}  // namespace ops_dcn
