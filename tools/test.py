@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmcls_custom.engine import cli, config, launch  # noqa: E402
 from mmcls_custom.engine.runner import (  # noqa: E402
     CheckedRunner,
-    build_datasets,
     readable_errors,
     restore_on_error,
 )
@@ -53,13 +52,12 @@ def test(args: argparse.Namespace) -> int:
     if args.tta:
         config.set_tta(cfg)
     launch.start_launcher(args.launcher, cfg)
-    datasets, skipped = build_datasets(cfg, ['test_dataloader'],
-                                       args.skip_bad_images, args.trust_data)
     runner = None
     with restore_on_error(cfg.work_dir, lambda: runner is not None and runner.started), \
             readable_errors(cfg):
         runner = CheckedRunner.from_cfg(cfg)
-        runner.use_datasets(datasets)
+        skipped = runner.prepare_data(['test_dataloader'], args.skip_bad_images,
+                                      args.trust_data)
         metrics = runner.test()
     if runner.rank == 0:
         if args.out and args.out.endswith('.json'):

@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmcls_custom.engine import cli, config, launch  # noqa: E402
 from mmcls_custom.engine.runner import (  # noqa: E402
     CheckedRunner,
-    build_datasets,
     find_checkpoint,
     readable_errors,
     restore_on_error,
@@ -52,13 +51,12 @@ def train(args: argparse.Namespace) -> int:
     if cfg.get('load_from'):
         config.check_file(cfg.load_from, '--resume' if args.resume else 'load_from')
     launch.start_launcher(args.launcher, cfg)
-    datasets, skipped = build_datasets(cfg, ['train_dataloader', 'val_dataloader'],
-                                       args.skip_bad_images, args.trust_data)
     runner = None
     with restore_on_error(cfg.work_dir, lambda: runner is not None and runner.started), \
             readable_errors(cfg):
         runner = CheckedRunner.from_cfg(cfg)
-        runner.use_datasets(datasets)
+        skipped = runner.prepare_data(['train_dataloader', 'val_dataloader'], args.skip_bad_images,
+                                      args.trust_data)
         runner.train()
     best = runner.message_hub.runtime_info.get('best_ckpt') or find_checkpoint(cfg.work_dir)
     if runner.rank == 0:

@@ -3,6 +3,6 @@ from mmcls_custom.engine import optimizers, packages
 from mmcls_custom.engine.amp import CpuAmpOptimWrapper
 from mmcls_custom.engine.drawing import DrawPredictionsHook
 from mmcls_custom.engine.errors import UserError
-from mmcls_custom.engine.runner import CheckedRunner, build_datasets
+from mmcls_custom.engine.runner import CheckedRunner
 
 __all__ = ['CheckedRunner', 'CpuAmpOptimWrapper', 'UserError', 'build_datasets', 'optimizers', 'packages']

@@ -55,7 +55,9 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 def _quieten() -> None:
     """Hide warnings of dependencies about their own insides, which no user can mend."""
     for text in ('torch.meshgrid: in an upcoming release', '.*pkg_resources is deprecated',
-                 'On January 1, 2023, MMCV', 'TypedStorage is deprecated'):
+                 'On January 1, 2023, MMCV', 'TypedStorage is deprecated',
+                 'faster_coco_eval is not installed', '`reduce_zero_label` will be deprecated',
+                 'Default ``avg_non_ignore`` is False'):
         warnings.filterwarnings('ignore', message=text)
 
 

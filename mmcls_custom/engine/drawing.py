@@ -80,14 +80,27 @@ class DrawPredictionsHook(Hook):
                         with_truth=True)
 
 
-def mask_to_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """A binary mask (height, width) as COCO's run lengths, column by column, zeros first."""
+def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
+    """A binary mask (height, width) as COCO's compressed run lengths.
+
+    The runs go column by column and begin with zeros. Each length from the fourth on is written as
+    the difference to the one before the last, in groups of 5 bits, lowest first, one character
+    each; a sixth bit says that more follow.
+    """
     flat = np.asarray(mask, dtype=bool).ravel(order='F')
     edges = np.flatnonzero(np.diff(flat)) + 1
-    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
     if flat.size and flat[0]:
-        counts = [0, *counts]
-    return {'size': list(mask.shape), 'counts': counts}
+        runs = [0, *runs]
+    text = []
+    for i, run in enumerate(runs):
+        value = run - runs[i - 2] if i > 2 else run
+        more = True
+        while more:
+            bits, value = value & 0x1f, value >> 5
+            more = value != (-1 if bits & 0x10 else 0)
+            text.append(chr(48 + bits + 0x20 * more))
+    return {'size': list(mask.shape), 'counts': ''.join(text)}
 
 
 def describe_sample(sample: BaseDataElement, classes: Sequence[str],

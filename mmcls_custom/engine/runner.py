@@ -6,24 +6,41 @@ import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
-from mmengine.registry import DATASETS, MODELS, RUNNERS, TRANSFORMS, DefaultScope
+from mmengine.optim import OptimWrapper
+from mmengine.registry import (
+    DATASETS,
+    MODELS,
+    OPTIMIZERS,
+    RUNNERS,
+    TRANSFORMS,
+    DefaultScope,
+)
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import nn
 
 from mmcls_custom.checkpoints import CheckpointError, load_state_dict, read_checkpoint
 from mmcls_custom.engine.data_check import check_dataset, compare_classes, drop_samples
 from mmcls_custom.engine.errors import UserError, explain_build_error
+
+
+# Notes of dependencies about their own insides; nobody who reads the log can act on them.
+_HARMLESS = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
+             'The prefix is not set in metric class')
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_HARMLESS)
 
 
 @RUNNERS.register_module()
@@ -34,6 +51,7 @@ class CheckedRunner(Runner):
     work folder when the run really begins, not before.
     """
 
+    _stamps: ClassVar[list[str]] = []
     started = False
     last_metrics: dict[str, float] | None = None
 
@@ -52,6 +70,8 @@ class CheckedRunner(Runner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger; while the runner is set up the screen shows warnings only."""
         logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            handler.addFilter(_is_of_use)
         self._screen = [handler for handler in logger.handlers
                         if type(handler) is logging.StreamHandler]
         self._screen_levels = [handler.level for handler in self._screen]
@@ -62,17 +82,58 @@ class CheckedRunner(Runner):
     @classmethod
     def from_cfg(cls, cfg: Config) -> CheckedRunner:
         """Build the runner of a config."""
+        import_task_modules(cfg.get('default_scope', 'mmengine'))
         runner = super().from_cfg(cfg)
         for handler, level in zip(runner._screen, runner._screen_levels, strict=True):
             handler.setLevel(level)
         return runner
 
-    def use_datasets(self, datasets: dict[str, Any]) -> None:
-        """Take data sets that are already built, by the name of their data loader."""
-        for name, dataset in datasets.items():
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set up the environment; the time stamp is unique among the runners of this process.
+
+        Loggers and visualizers are found by a name that holds the time stamp in seconds, so two
+        runs within one second would write into each other's files.
+        """
+        super().setup_env(env_cfg)
+        taken = sum(stamp.startswith(self._timestamp) for stamp in self._stamps)
+        if taken:
+            self._timestamp += f'_{taken}'
+        self._stamps.append(self._timestamp)
+
+    def prepare_data(self, loaders: list[str], skip_bad: bool, trust_data: bool = False) -> int:
+        """Build and check the data sets of some data loaders before the run begins.
+
+        Args:
+            loaders: Names such as ``train_dataloader``; those the config lacks are passed over.
+            skip_bad: Carry on without samples whose files are missing or damaged.
+            trust_data: Do not look at the files.
+
+        Returns:
+            Number of samples left out.
+
+        Raises:
+            UserError: A data set cannot be built or does not pass.
+        """
+        skipped = 0
+        for name in loaders:
             loader = getattr(self, f'_{name}')
-            # A function is copied by reference, so the data set is not duplicated.
+            if loader is None:
+                continue
+            dataset = _build_dataset(loader['dataset'], f'{name}.dataset')
+            if not trust_data:
+                skipped += _check_together(dataset, f'{name}.dataset', skip_bad,
+                                           self.logger.warning)
+            # A function is copied by reference, so the data set is neither copied nor built again.
             loader['dataset'] = {'type': lambda dataset=dataset: dataset}
+        return skipped
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
+        """Build the optimizer wrapper, naming an unknown optimizer."""
+        name = optim_wrapper.get('optimizer', {}).get('type') \
+            if isinstance(optim_wrapper, dict) else None
+        if isinstance(name, str) and OPTIMIZERS.get(name) is None:
+            raise KeyError(f'{name} is not in the mmengine::optimizer registry')
+        return super().build_optim_wrapper(optim_wrapper)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on CPUs without device ids."""
@@ -105,38 +166,6 @@ class CheckedRunner(Runner):
         self._has_loaded = True
         self.logger.info(f'Loaded {filename}:\n{report}')
         return checkpoint
-
-
-def build_datasets(cfg: Config, names: list[str], skip_bad: bool,
-                   trust_data: bool = False) -> tuple[dict[str, Any], int]:
-    """Build and check the data sets of some data loaders of a config.
-
-    Args:
-        cfg: Whole config.
-        names: Keys of data loaders, for example ``train_dataloader``; absent ones are passed over.
-        skip_bad: Carry on without samples whose files are missing or damaged.
-        trust_data: Do not look at the files.
-
-    Returns:
-        Data sets by data loader name, and the number of samples left out.
-
-    Raises:
-        UserError: A data set cannot be built or does not pass.
-    """
-    datasets: dict[str, Any] = {}
-    skipped = 0
-    import_task_modules(cfg.get('default_scope', 'mmengine'))
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        for name in names:
-            if cfg.get(name) is None:
-                continue
-            where = f'{name}.dataset'
-            with readable_errors(cfg):
-                dataset = _build_dataset(cfg[name]['dataset'], where)
-            if not trust_data:
-                skipped += _check_together(dataset, where, skip_bad)
-            datasets[name] = dataset
-    return datasets, skipped
 
 
 def import_task_modules(scope: str) -> None:
@@ -181,12 +210,13 @@ def _explain_folders(dataset_cfg: dict[str, Any], where: str) -> None:
         compare_classes(list(classes), folders, where, f'the class folders in {root}')
 
 
-def _check_together(dataset: Any, where: str, skip_bad: bool) -> int:
+def _check_together(dataset: Any, where: str, skip_bad: bool,
+                    warn: Callable[[str], None]) -> int:
     """Check on the first process and let all processes do what it found."""
     outcome: list[Any] = [None]
     if is_main_process():
         try:
-            outcome[0] = check_dataset(dataset, where, skip_bad, _warn)
+            outcome[0] = check_dataset(dataset, where, skip_bad, warn)
         except UserError as error:
             outcome[0] = str(error)
     broadcast_object_list(outcome)
@@ -196,10 +226,6 @@ def _check_together(dataset: Any, where: str, skip_bad: bool) -> int:
     if skipped:
         drop_samples(dataset, outcome[0])
     return skipped
-
-
-def _warn(line: str) -> None:
-    sys.stderr.write(f'warning: {line}\n')
 
 
 def find_checkpoint(work_dir: str) -> str:
@@ -244,6 +270,8 @@ def restore_on_error(work_dir: str, begun: Callable[[], bool]) -> Iterator[None]
         yield
     except BaseException:
         if not begun() and is_main_process() and folder.exists():
+            if Visualizer._instance_dict:  # its threads would write into what is taken away
+                Visualizer.get_current_instance().close()
             if not existed:
                 shutil.rmtree(first_new)
             for name in set(os.listdir(folder)) - before if existed else ():
