@@ -17,12 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:
+    sys.exit('error: setuptools is too old: run pip install "setuptools>=70.1", then build again.')
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path('ops_dcn', 'csrc')
 OBJECTS = Path('build', 'native')
+EXPORTS = CSRC / 'exports.map'
 
 # Stable ABI of torch 2.10: major, minor and patch are one byte each, so 10 is written 0x0A.
 TARGET_VERSION = '0x020A000000000000'
@@ -169,8 +174,9 @@ class BuildNative(build_ext):
         command = [*compiler, '-shared', *map(str, objects), '-o', str(linked), '-s']
         command += [f'-L{path}' for path in libraries]
         # libtorch_cpu alone: c10 would lend its copies of C++ library functions.
-        command += ['-Wl,--as-needed', '-ltorch_cpu', '-Wl,--no-undefined', '-lm']
-        if not is_current(linked, command, objects):
+        command += ['-Wl,--as-needed', '-ltorch_cpu', '-Wl,--no-undefined']
+        command += [f'-Wl,--version-script={EXPORTS}']
+        if not is_current(linked, command, [*objects, EXPORTS]):
             print(f'linking {linked}', flush=True)
             run(command, linked)
         target = Path(self.get_ext_fullpath(ext.name))

@@ -149,7 +149,7 @@ OPS_DCN_INLINE void stage_softmax(const Real* logits, int64_t points, Chunk<Real
   for (int64_t i = 0; i < points; ++i) max = logits[i] > max ? logits[i] : max;
   V sums{};
   for (int64_t begin = 0; begin < points; begin += lanes) {
-    const V e = exp_negative(load_first(logits + begin, points - begin) - max);
+    const V e = exp_negative<Real>(load_first(logits + begin, points - begin) - max);
     store(chunks[begin / lanes].weight, e);
     for (int i = 0; i < lanes; ++i) sums[i] += begin + i < points ? e[i] : Real(0);
   }

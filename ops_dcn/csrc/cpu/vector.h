@@ -242,33 +242,40 @@ OPS_DCN_INLINE Real sum_lanes(Native<Real> v) {
   return sum;
 }
 
-// exp of numbers <= 0, as softmax needs it.
-OPS_DCN_INLINE Native<float> exp_negative(Native<float> x) {
-  using V = Native<float>;
-  using I = NativeInt<float>;
-  const I tiny = x < -87.0f;  // below, float32 runs into denormals: 0
+// The constants of exp_negative. exp(limit) is just above the smallest normal number; ln 2 is in two
+// parts, the first with trailing zero bits, so that its multiples are exact; degree: of the Taylor
+// polynomial that is exact to rounding for |r| <= ln(2)/2.
+template <typename Real>
+struct ExpConstants;
+template <>
+struct ExpConstants<float> {
+  static constexpr float limit = -87.0f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
+  static constexpr int degree = 7, bias = 127, mantissa = 23;
+};
+template <>
+struct ExpConstants<double> {
+  static constexpr double limit = -708.0, ln2_high = 0.693147180369123816490,
+                          ln2_low = 1.90821492927058770002e-10;
+  static constexpr int degree = 13, bias = 1023, mantissa = 52;
+};
+
+// exp of numbers <= 0, as softmax needs it; 0 below the limit.
+template <typename Real>
+OPS_DCN_INLINE Native<Real> exp_negative(Native<Real> x) {
+  using V = Native<Real>;
+  using I = NativeInt<Real>;
+  using Constants = ExpConstants<Real>;
+  const I tiny = x < Constants::limit;
   const V safe = tiny ? V{} : x;
-  const I n = __builtin_convertvector(safe * 1.44269504f - 0.5f, I);
+  const I n = __builtin_convertvector(safe * Real(1.4426950408889634) - Real(0.5), I);
   const V whole = __builtin_convertvector(n, V);
-  // ln 2 in two parts, the first exact in few bits, so that the remainder stays exact.
-  const V r = safe - whole * 0.693145752f - whole * 1.42860677e-6f;
-  V p = splat<V>(1.0f / 5040.0f);
-  p = p * r + 1.0f / 720.0f;
-  p = p * r + 1.0f / 120.0f;
-  p = p * r + 1.0f / 24.0f;
-  p = p * r + 1.0f / 6.0f;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const I bits = (n + 127) << 23;
+  const V r = safe - whole * Constants::ln2_high - whole * Constants::ln2_low;
+  V p = splat<V>(Real(1));
+  for (int i = Constants::degree; i > 0; --i) p = p * r * (Real(1) / Real(i)) + Real(1);
+  const I bits = (n + Constants::bias) << Constants::mantissa;
   V power;
   __builtin_memcpy(&power, &bits, sizeof power);
   return tiny ? V{} : p * power;
-}
-
-OPS_DCN_INLINE Native<double> exp_negative(Native<double> x) {
-  for (int lane = 0; lane < kLanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
-  return x;
 }
 
 }  // namespace
