@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ops_dcn import _autograd
 from ops_dcn.reference import IntPair, output_size
@@ -286,9 +287,10 @@ def _check_levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tens
         _refuse('spatial_shapes.shape[0]', levels, 'at least 1', 'pass at least one level')
     _expect_shape('spatial_shapes', spatial_shapes, (levels, 2), 'L, (height, width)')
     _expect_shape('level_start_index', level_start_index, (levels,), 'L')
-    # Reading values stops tracers and makes a GPU wait; real CPU tensors only.
-    if torch.compiler.is_compiling() or type(spatial_shapes) is not Tensor \
-            or type(level_start_index) is not Tensor:
+    # Reading values stops tracers and makes a GPU wait; plain CPU tensors only.
+    if torch.compiler.is_compiling() or any(
+            type(tensor) is not Tensor or is_functorch_wrapped_tensor(tensor)
+            for tensor in (spatial_shapes, level_start_index)):
         return
     if spatial_shapes.device.type == level_start_index.device.type == 'cpu':
         for level, ((height, width), start) in enumerate(

@@ -1,0 +1,245 @@
+"""Parameters, initialisation and options of the modules; their numbers are in test_golden."""
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import ops_dcn
+from ops_dcn import DCNv3, DCNv4, DCNv4Conv2d, FlashDeformAttn
+
+LEVELS = (torch.tensor([[4, 6], [2, 3]]), torch.tensor([0, 24]))
+
+
+def shapes(layer: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
+
+
+def pair_of(name: str, rows: int, *columns: int) -> dict[str, tuple[int, ...]]:
+    return {f'{name}.weight': (rows, *columns), f'{name}.bias': (rows,)}
+
+
+PROJECTIONS = {**pair_of('input_proj', 32, 32), **pair_of('output_proj', 32, 32)}
+GATE = {'center_feature_scale_proj_weight': (4, 32), 'center_feature_scale_proj_bias': (4,)}
+
+
+def test_published_names_of_dcnv3() -> None:
+    expected = {**pair_of('dw_conv.0', 32, 1, 3, 3), **pair_of('dw_conv.1.1', 32),
+                **pair_of('offset', 72, 32), **pair_of('mask', 36, 32), **PROJECTIONS}
+    assert shapes(DCNv3(32)) == expected
+    assert shapes(DCNv3(32, center_feature_scale=True)) == expected | GATE
+    small = shapes(DCNv3(32, remove_center=True, dw_kernel_size=5, norm_layer='BN'))
+    assert small['offset.weight'] == (64, 32)
+    assert small['mask.bias'] == (32,)
+    assert small['dw_conv.0.weight'] == (32, 1, 5, 5)
+    assert small['dw_conv.1.0.running_mean'] == (32,)
+    assert DCNv3(32).dw_conv[1][1].eps == 1e-6
+
+
+@pytest.mark.parametrize(('group', 'remove_center', 'width'), [
+    (1, False, 32), (2, False, 56), (4, False, 112), (8, False, 216), (4, True, 96)])
+def test_published_names_of_dcnv4(group: int, remove_center: bool, width: int) -> None:
+    layer = DCNv4(32, group=group, remove_center=remove_center)
+    assert shapes(layer) == {**pair_of('offset_mask', width, 32), **pair_of('value_proj', 32, 32),
+                             **pair_of('output_proj', 32, 32)}
+    points = 8 if remove_center else 9
+    assert layer.K == group * points
+
+
+def test_options_of_dcnv4() -> None:
+    layer = DCNv4(32, dw_kernel_size=5, center_feature_scale=True, output_bias=False)
+    assert shapes(layer) == {**pair_of('offset_mask_dw', 32, 1, 5, 5), 'value_proj.bias': (32,),
+                             **pair_of('offset_mask', 112, 32), 'value_proj.weight': (32, 32),
+                             'output_proj.weight': (32, 32), **GATE}
+    assert shapes(DCNv4(32, without_pointwise=True)) == pair_of('offset_mask', 112, 32)
+
+
+def test_initial_state() -> None:
+    image = torch.randn(2, 5, 6, 32)
+    layer = DCNv3(32, center_feature_scale=True)
+    assert not any(p.any() for p in (*layer.offset.parameters(), *layer.mask.parameters()))
+    assert DCNv4(32)(image).eq(0).all()
+    bound = math.sqrt(6 / 64)
+    for weight in (layer.input_proj.weight, DCNv4(32).value_proj.weight):
+        assert 0.9 * bound < weight.abs().max() <= bound
+    assert layer.output_proj.bias.eq(0).all()
+
+
+def test_radial_bias_of_attention() -> None:
+    bias = FlashDeformAttn(32, 3, 4, 2).sampling_offsets.bias.detach().view(4, 3, 2, 2)
+    for head, direction in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)]):
+        for point in range(2):
+            expected = torch.tensor(direction) * (point + 1.0)
+            torch.testing.assert_close(bias[head, :, point], expected.expand(3, 2))
+
+
+def test_dcnv4_takes_tokens_or_images() -> None:
+    layer, image = DCNv4(32, dw_kernel_size=3), torch.randn(2, 5, 6, 32)
+    nn.init.normal_(layer.offset_mask.weight)
+    expected = layer(image)
+    assert expected.shape == image.shape
+    assert torch.equal(layer(image.flatten(1, 2), (5, 6)), expected.flatten(1, 2))
+    assert torch.equal(layer(image.flatten(1, 2), torch.Size([5, 6])), expected.flatten(1, 2))
+    square = torch.randn(1, 16, 32)
+    assert torch.equal(layer(square), layer(square, (4, 4)))
+
+
+@pytest.mark.parametrize(('input', 'shape', 'words'), [
+    (torch.zeros(1, 30, 32), None, 'shape is not valid: got None with 30 tokens'),
+    (torch.zeros(1, 30, 32), (5, 5), 'shape is not valid: got (5, 5), expected H * W = 30'),
+    (torch.zeros(1, 5, 6, 32), (6, 5), 'shape is not valid: got (6, 5), expected (5, 6)'),
+    (torch.zeros(1, 30, 16), (5, 6), 'input.shape is not valid: got (1, 30, 16)'),
+    (torch.zeros(30, 32), None, 'input.shape is not valid: got (30, 32)'),
+])
+def test_dcnv4_refuses(input: torch.Tensor, shape: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        DCNv4(32)(input, shape)
+
+
+@pytest.mark.parametrize(('kind', 'arguments', 'words'), [
+    (DCNv3, {'channels': 30}, 'channels is not valid: got 30, expected a positive multiple'),
+    (DCNv4, {'channels': 30}, 'channels is not valid'),
+    (DCNv4, {'group': 0}, 'channels is not valid'),
+    (DCNv3, {'stride': 2}, 'stride, pad is not valid: got 2, 1'),
+    (DCNv4, {'pad': 0}, 'stride, pad is not valid: got 1, 0'),
+    (DCNv4, {'kernel_size': 2}, 'stride, pad is not valid'),
+    (DCNv4, {'dw_kernel_size': 4}, 'dw_kernel_size is not valid: got 4, expected an odd'),
+    (DCNv3, {'kernel_size': 1, 'pad': 0, 'remove_center': True}, 'remove_center is not valid'),
+    (DCNv3, {'act_layer': 'Tanh'}, "act_layer is not valid: got 'Tanh', expected one of"),
+    (DCNv3, {'norm_layer': 'GN'}, "norm_layer is not valid: got 'GN'"),
+    (FlashDeformAttn, {'d_model': 30}, 'd_model is not valid'),
+    (DCNv4Conv2d, {'in_channels': 4, 'out_channels': 6, 'groups': 4}, 'out_channels is not valid'),
+])
+def test_constructors_refuse(kind: type[nn.Module], arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        kind(**arguments)
+
+
+@pytest.mark.parametrize('kind', [DCNv3, DCNv4, FlashDeformAttn])
+def test_unknown_keywords_are_not_swallowed(kind: type[nn.Module]) -> None:
+    with pytest.raises(TypeError, match='offset_scle'):
+        kind(offset_scle=2.0)
+
+
+def test_channels_per_group_may_be_odd() -> None:
+    with pytest.warns(UserWarning, match='power of two'):
+        layer = DCNv4(15, group=5)
+    assert layer(torch.randn(1, 4, 4, 15)).shape == (1, 4, 4, 15)
+
+
+@pytest.mark.parametrize('norm', ['LN', 'BN'])
+@pytest.mark.parametrize('act', ['GELU', 'ReLU', 'SiLU'])
+def test_every_parameter_of_dcnv3_learns(norm: str, act: str) -> None:
+    layer = DCNv3(32, 5, 3, pad=4, dilation=2, group=2, norm_layer=norm, act_layer=act,
+                  center_feature_scale=True, remove_center=True)
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    layer(torch.randn(2, 7, 5, 32)).square().sum().backward()
+    assert all(p.grad is not None and p.grad.any() for p in layer.parameters())
+
+
+def attention_inputs(corners: int = 2) -> tuple[torch.Tensor, ...]:
+    return (torch.randn(2, 7, 32), torch.rand(2, 7, 2, corners), torch.randn(2, 30, 32), *LEVELS)
+
+
+def test_attention_boxes() -> None:
+    """Reference boxes: offsets are fractions of half the box, divided by the number of points."""
+    layer = FlashDeformAttn(32, 2, 4, 4)
+    nn.init.normal_(layer.sampling_offsets.weight, std=0.3)
+    query, boxes, rows, *levels = attention_inputs(4)
+    sizes = LEVELS[0].flip(-1).float()
+    # Boxes of 8 pixels per side make 4 points count like plain reference points.
+    boxes[..., 2:] = 8 / sizes
+    torch.testing.assert_close(layer(query, boxes, rows, *levels),
+                               layer(query, boxes[..., :2], rows, *levels))
+    with pytest.raises(ValueError, match=r'reference_points.shape\[-1\] is not valid: got 3'):
+        layer(query, boxes[..., :3], rows, *levels)
+
+
+def test_attention_padding() -> None:
+    layer, inputs = FlashDeformAttn(32, 2, 4, 4), attention_inputs()
+    layer.value_proj.bias.data.fill_(1.0)
+    everything = torch.ones(2, 30, dtype=torch.bool)
+    torch.testing.assert_close(layer(*inputs, everything), torch.zeros(2, 7, 32))
+    assert torch.equal(layer(*inputs, ~everything), layer(*inputs))
+
+
+@pytest.mark.parametrize('way', ['half', 'autocast'])
+def test_attention_locations_are_not_rounded(way: str) -> None:
+    """On a level 2000 pixels wide a half-precision location would be off by half a pixel."""
+    layer = FlashDeformAttn(16, 1, 1, 1).eval()
+    with torch.no_grad():
+        layer.sampling_offsets.bias.zero_()
+        for projection in (layer.value_proj, layer.output_proj):
+            projection.weight.copy_(torch.eye(16))
+    width, column = 2000, 1503
+    rows = torch.zeros(1, width, 16)
+    rows[:, column] = 1.0
+    levels = (torch.tensor([[1, width]]), torch.tensor([0]))
+    points = torch.tensor([(column + 0.5) / width, 0.5]).view(1, 1, 1, 2)
+    query = torch.zeros(1, 1, 16)
+    if way == 'half':
+        out = layer.to(torch.float16)(query.half(), points, rows.half(), *levels)
+        assert out.dtype == torch.float16
+    else:
+        with torch.autocast('cpu', torch.bfloat16):
+            out = layer(query, points, rows, *levels)
+        assert out.dtype == torch.bfloat16
+    assert (out.float() - 1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'kernel_size': 3, 'stride': 2, 'padding': 1}, {'kernel_size': (3, 2), 'stride': (1, 2)},
+    {'kernel_size': 5, 'padding': 2, 'dilation': 2}, {'kernel_size': 1}, {'bias': False}])
+def test_conv2d_has_the_shape_of_a_convolution(options: dict[str, Any]) -> None:
+    options = {'kernel_size': 3, **options}
+    image = torch.randn(2, 6, 9, 11)
+    expected = nn.Conv2d(6, 8, **options)(image)
+    layer = DCNv4Conv2d(6, 8, groups=2, **options)
+    out = layer(image)
+    assert out.shape == expected.shape
+    assert out.is_contiguous()
+    assert layer(image.to(memory_format=torch.channels_last)).is_contiguous(
+        memory_format=torch.channels_last)
+    assert (layer.output_proj.bias is None) == (options.get('bias') is False)
+
+
+def test_conv2d_starts_as_the_average_of_its_points() -> None:
+    layer = DCNv4Conv2d(6, 8, 3, stride=2, padding=1, groups=4).double()
+    image = torch.randn(2, 6, 7, 9, dtype=torch.float64)
+    value = layer.value_proj(image.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    average = nn.functional.avg_pool2d(value, 3, 2, 1).permute(0, 2, 3, 1)
+    expected = layer.output_proj(average).permute(0, 3, 1, 2)
+    torch.testing.assert_close(layer(image), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_conv2d_learns_an_edge() -> None:
+    """In the place of a convolution it fits one: all of its parameters take part."""
+    layer = DCNv4Conv2d(3, 4, 3, padding=1, groups=2)
+    target = nn.Conv2d(3, 4, 3, padding=1)
+    image = torch.randn(4, 3, 8, 8)
+    optimizer = torch.optim.Adam(layer.parameters(), 2e-2)
+    losses = []
+    for _ in range(60):
+        loss = (layer(image) - target(image).detach()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(parameter.grad.any() for parameter in layer.parameters())
+
+
+@pytest.mark.parametrize('input', [torch.zeros(1, 5, 9, 9), torch.zeros(6, 9, 9)])
+def test_conv2d_refuses(input: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match='input.shape is not valid'):
+        DCNv4Conv2d(6, 8, 3)(input)
+
+
+def test_public_names() -> None:
+    assert {name for name in ops_dcn.__all__ if not hasattr(ops_dcn, name)} == set()
+    assert 'stride=1' in repr(DCNv4Conv2d(6, 8, 3))
