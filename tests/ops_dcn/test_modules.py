@@ -46,8 +46,7 @@ def test_published_names_of_dcnv4(group: int, remove_center: bool, width: int) -
     layer = DCNv4(32, group=group, remove_center=remove_center)
     assert shapes(layer) == {**pair_of('offset_mask', width, 32), **pair_of('value_proj', 32, 32),
                              **pair_of('output_proj', 32, 32)}
-    points = 8 if remove_center else 9
-    assert layer.K == group * points
+    assert group * (8 if remove_center else 9) == layer.K
 
 
 def test_options_of_dcnv4() -> None:
