@@ -134,18 +134,31 @@ def _write_notes(folder: Path, wanted: dict, records: list[dict],
 
 
 def _make_set(set_name: str, args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict:
-    """Write one set unless it is there already; returns its manifest."""
-    folder = args.root / set_name
+    """Write one set; returns its manifest."""
     wanted = identity(set_name, args.seed, args.scale)
-    manifest = check(folder, wanted, args.overwrite)
-    if manifest is not None:
-        print(f'{set_name}: {folder} is already complete (seed {args.seed}, '
-              f'{manifest["files"]} files verified)')
-        return manifest
-    with written_aside(folder) as aside:
+    with written_aside(args.root / set_name) as aside:
         FORMATS[set_name].prepare(aside)
         records = _draw_all(aside, set_name, args, pool)
         return _write_notes(aside, wanted, records, FORMATS[set_name].complete(aside, records))
+
+
+def _make_sets(args: argparse.Namespace) -> list[dict]:
+    """Check all places before anything is drawn, then write what is not there yet."""
+    names = list(dict.fromkeys(args.sets))
+    manifests = {name: check(args.root / name, identity(name, args.seed, args.scale),
+                             args.overwrite) for name in names}
+    for name, manifest in manifests.items():
+        if manifest is not None:
+            print(f'{name}: {args.root / name} is already complete (seed {args.seed}, '
+                  f'{manifest["files"]} files verified)')
+    missing = [name for name, manifest in manifests.items() if manifest is None]
+    if missing:
+        # Loaded here, before the processes start, so that they inherit the photographs.
+        for name in PHOTOS:
+            load_photo(name)
+        with ProcessPoolExecutor(args.workers) as pool:
+            manifests.update({name: _make_set(name, args, pool) for name in missing})
+    return list(manifests.values())
 
 
 def _summarise(root: Path, manifests: list[dict]) -> None:
@@ -166,13 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     started = time.monotonic()
     try:
-        for set_name in args.sets:
-            check(args.root / set_name, identity(set_name, args.seed, args.scale),
-                  args.overwrite)
-        for name in PHOTOS:
-            load_photo(name)
-        with ProcessPoolExecutor(args.workers) as pool:
-            manifests = [_make_set(name, args, pool) for name in dict.fromkeys(args.sets)]
+        manifests = _make_sets(args)
     except (SourceError, StoreError) as error:
         print(f'make_mini_data: {error}', file=sys.stderr)
         return 2

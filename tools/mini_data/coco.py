@@ -11,7 +11,7 @@ from .scenes import Scene, add_crowd, add_object, finish, new_scene, save_jpeg
 from .sources import LICENSES, PHOTOS
 from .store import Job, scaled, write_json
 
-COUNTS = {'train': 800, 'val': 150}
+COUNTS = {'train': 1000, 'val': 150}
 SIZES = ((160, 128),) * 14 + ((128, 160),) * 3 + ((144, 144), (192, 120), (150, 113))
 _FIRST_ID = {'train': 200001, 'val': 139}
 _LICENSE_IDS = {name: number for number, name in enumerate(LICENSES, 1)}
@@ -24,22 +24,22 @@ def plan(seed: int, scale: float) -> list[Job]:
 
 
 def draw_size(rng: np.random.Generator, name: str, smallest: float, largest: float) -> float:
-    """Size of an object in pixels, small ones more often; digits need room for their strokes."""
-    low, high = np.log(smallest * 1.6 if name.startswith('digit_') else smallest), np.log(largest)
-    return float(np.exp(rng.uniform(low, high)))
+    """Size of an object in pixels, from small to large; digits need room for their strokes."""
+    low = smallest * 1.6 if name.startswith('digit_') else smallest
+    return float(low * (largest / low) ** (rng.uniform() ** 0.8))
 
 
 def _draw_scene(rng: np.random.Generator, index: int, split: str) -> Scene:
     """A scene of its own kind: every 25th picture is empty, every 30th holds a crowd."""
     size = SIZES[int(rng.integers(len(SIZES)))]
-    scene = new_scene(rng, size, split)
+    scene = new_scene(rng, size, split, depth=0.75)
     if index % 25 == 24:
         return scene
     if index % 30 == 10:
         add_crowd(rng, scene, COCO_CLASSES[int(rng.integers(len(COCO_CLASSES)))], split)
     for _ in range(int(rng.integers(1, 6))):
         name = COCO_CLASSES[int(rng.integers(len(COCO_CLASSES)))]
-        add_object(rng, scene, name, draw_size(rng, name, 18, 90), split)
+        add_object(rng, scene, name, draw_size(rng, name, 20, 90), split)
     return scene
 
 

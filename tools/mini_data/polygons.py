@@ -6,6 +6,8 @@ import numpy as np
 
 from .silhouettes import SUPERSAMPLING
 
+_PIXEL = np.ones((SUPERSAMPLING, SUPERSAMPLING), np.uint8)
+
 _LEAST_PART = 2 * SUPERSAMPLING ** 2
 """Visible parts and holes of fewer samples (two pixels) are left out, or filled."""
 
@@ -22,6 +24,7 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
     """Outlines (n, 2) of x, y that cover the mask; a part with a hole is cut in two there."""
     contours, tree = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP,
                                       cv2.CHAIN_APPROX_NONE)
+    parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
     outlines: list[np.ndarray] = []
     for contour, (_, _, child, parent) in zip(contours, tree[0] if len(contours) else [],
                                               strict=True):
@@ -35,10 +38,9 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
         if hole is None:
             outlines.append(cv2.approxPolyDP(contour, 1.0, closed=True)[:, 0])
             continue
-        own = np.zeros(mask.shape, np.uint8)
-        cv2.drawContours(own, [contour], 0, 1, cv2.FILLED)
+        own = parts == parts[contour[0, 0, 1], contour[0, 0, 0]]
         x, _, width, _ = cv2.boundingRect(hole)
-        for side in _split_at(mask & (own > 0), x + width // 2):
+        for side in _split_at(own, x + width // 2):
             outlines.extend(_outlines(side))
     return [outline for outline in outlines if len(outline) >= 3]
 
@@ -49,6 +51,8 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
     An object that others cut into pieces has several polygons; so has one with a hole,
     because COCO polygons have none.
     """
+    # Slivers thinner than a pixel that an occluder leaves would widen the box for nothing.
+    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _PIXEL) > 0
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         return []

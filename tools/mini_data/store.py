@@ -82,7 +82,8 @@ def check(folder: Path, wanted: dict, overwrite: bool) -> dict | None:
     """Look at the place of a set before anything is drawn.
 
     Returns:
-        The manifest where the folder already holds exactly this set, else None: draw it.
+        The manifest where the folder already holds exactly this set and ``overwrite`` is not
+        asked for, else None: draw it.
 
     Raises:
         StoreError: The folder holds something else and may not be replaced.
@@ -94,14 +95,14 @@ def check(folder: Path, wanted: dict, overwrite: bool) -> dict | None:
         raise StoreError(f'{folder} is not valid: got files that this tool did not write, '
                          'expected nothing there; choose another --root or move them away '
                          '(--overwrite replaces only what this tool wrote)')
+    if overwrite:
+        return None
     differing = [f'{key} {manifest.get(key)} instead of {value}'
                  for key, value in wanted.items() if manifest.get(key) != value]
     if not differing and digest(folder) != (manifest.get('files'), manifest.get('digest')):
         differing = ['files that were changed, added or lost since they were written']
     if not differing:
         return manifest
-    if overwrite:
-        return None
     raise StoreError(f'{folder} is not valid: got {", ".join(differing)}; '
                      'add --overwrite to replace it, or choose another --root')
 
