@@ -1,0 +1,58 @@
+"""Every config builds; every mini system trains, evaluates and predicts for a few iterations."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from mmcls_custom.engine.config import load_config
+from tests.helpers import ROOT
+from tools import learn, make_mini_data
+from tools import test as test_tool
+from tools import train as train_tool
+
+LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+
+
+@pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
+def test_model_builds(path: Path) -> None:
+    cfg = load_config(str(path))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert type(model.backbone).__module__ == 'mmcls_custom.backbones.internimage'
+    assert cfg.optim_wrapper.constructor == 'LayerDecayOptimWrapperConstructor'
+    assert {'LocalVisBackend', 'TensorboardVisBackend'} == {
+        backend.type for backend in cfg.visualizer.vis_backends}
+
+
+@pytest.fixture(scope='module')
+def mini_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which ``data/mini`` holds a few images of each set."""
+    root = tmp_path_factory.mktemp('run')
+    assert make_mini_data.main(['--root', str(root / 'data/mini'), '--scale', '0.05',
+                                '--workers', '1']) == 0
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', learn.SYSTEMS)
+def test_mini_system_runs(name: str, mini_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mini_data)
+    system = learn.SYSTEMS[name]
+    config, work_dir = str(ROOT / system.config), mini_data / name
+    loaders = [f'{loader}.{key}' for loader in ('train_dataloader', 'val_dataloader')
+               for key in ('num_workers=0', 'persistent_workers=False')]
+    tests = [option.replace('val_', 'test_') for option in loaders if option.startswith('val')]
+    assert train_tool.main([config, '--work-dir', str(work_dir), '--seed', '0', '--cfg-options',
+                            'train_cfg.max_iters=2', 'train_cfg.val_interval=2', *loaders,
+                            *system.control]) == 0
+    checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
+    out = work_dir / 'metrics.json'
+    assert test_tool.main([config, checkpoint, '--work-dir', str(work_dir / 'test'), '--out', str(out),
+                           '--cfg-options', *tests]) == 0
+    assert set(system.gates) <= set(json.loads(out.read_text()))
+    weights = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
+    assert any(key.startswith('backbone.levels.0') for key in weights)
