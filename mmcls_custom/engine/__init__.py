@@ -5,4 +5,5 @@ from mmcls_custom.engine.drawing import DrawPredictionsHook
 from mmcls_custom.engine.errors import UserError
 from mmcls_custom.engine.runner import CheckedRunner
 
-__all__ = ['CheckedRunner', 'CpuAmpOptimWrapper', 'UserError', 'build_datasets', 'optimizers', 'packages']
+__all__ = ['CheckedRunner', 'CpuAmpOptimWrapper', 'DrawPredictionsHook', 'UserError', 'optimizers',
+           'packages']
