@@ -254,10 +254,15 @@ class FlashDeformAttn(nn.Module):
     def _locations(self, query: Tensor, reference_points: Tensor,
                    spatial_shapes: Tensor) -> Tensor:
         """Sampling locations (N, Q, G, L, P, 2), in float32 or float64."""
-        if reference_points.shape[-1] not in (2, 4):
-            raise ValueError(f'reference_points.shape[-1] is not valid: got '
-                             f'{reference_points.shape[-1]}, expected 2 (x, y) or 4 (center x, '
-                             'center y, width, height); check its last axis')
+        expected = (*query.shape[:2], self.n_levels)
+        if reference_points.shape[:-1] != expected or reference_points.shape[-1] not in (2, 4):
+            raise ValueError(f'reference_points.shape is not valid: got '
+                             f'{tuple(reference_points.shape)}, expected {expected} and 2 (x, y) '
+                             'or 4 (center x, center y, width, height); one per query and level')
+        if spatial_shapes.shape != (self.n_levels, 2):
+            raise ValueError(f'input_spatial_shapes.shape is not valid: got '
+                             f'{tuple(spatial_shapes.shape)}, expected {(self.n_levels, 2)}; pass '
+                             '(height, width) of each of the n_levels')
         offsets = self.sampling_offsets(query)
         dtype = torch.promote_types(torch.float32, torch.promote_types(
             offsets.dtype, reference_points.dtype))

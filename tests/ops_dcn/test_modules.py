@@ -155,8 +155,11 @@ def test_attention_boxes() -> None:
     boxes[..., 2:] = 8 / sizes
     torch.testing.assert_close(layer(query, boxes, rows, *levels),
                                layer(query, boxes[..., :2], rows, *levels))
-    with pytest.raises(ValueError, match=r'reference_points.shape\[-1\] is not valid: got 3'):
-        layer(query, boxes[..., :3], rows, *levels)
+    for wrong in (boxes[..., :3], boxes[:, :, :1], boxes[:1]):
+        with pytest.raises(ValueError, match='reference_points.shape is not valid: got'):
+            layer(query, wrong, rows, *levels)
+    with pytest.raises(ValueError, match='input_spatial_shapes.shape is not valid: got'):
+        layer(query, boxes, rows, LEVELS[0][:1], LEVELS[1])
 
 
 def test_attention_padding() -> None:
