@@ -9,11 +9,14 @@ import argparse
 import json
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmcls_custom.engine import cli, config, launch  # noqa: E402
+import torch  # noqa: E402
+
+from mmcls_custom.engine import amp, cli, config, launch  # noqa: E402
 from mmcls_custom.engine.runner import (  # noqa: E402
     CheckedRunner,
     readable_errors,
@@ -47,7 +50,8 @@ def test(args: argparse.Namespace) -> int:
     config.set_test_outputs(cfg, args.out, args.show_dir)
     config.check_file(args.checkpoint, 'checkpoint')
     cfg.load_from, cfg.resume = args.checkpoint, False
-    if args.amp:
+    on_gpu = torch.cuda.is_available()
+    if args.amp and on_gpu:
         cfg.test_cfg.fp16 = True
     if args.tta:
         config.set_tta(cfg)
@@ -58,7 +62,8 @@ def test(args: argparse.Namespace) -> int:
         runner = CheckedRunner.from_cfg(cfg)
         skipped = runner.prepare_data(['test_dataloader'], args.skip_bad_images,
                                       args.trust_data)
-        metrics = runner.test()
+        with nullcontext() if on_gpu or not args.amp else amp.bfloat16_features(runner.model):
+            metrics = runner.test()
     if runner.rank == 0:
         if args.out and args.out.endswith('.json'):
             Path(args.out).parent.mkdir(parents=True, exist_ok=True)

@@ -58,11 +58,11 @@ def train(args: argparse.Namespace) -> int:
         skipped = runner.prepare_data(['train_dataloader', 'val_dataloader'], args.skip_bad_images,
                                       args.trust_data)
         runner.train()
-    best = runner.message_hub.runtime_info.get('best_ckpt') or find_checkpoint(cfg.work_dir)
     if runner.rank == 0:
         print(f'train.py: done in {(time.monotonic() - start) / 60:.1f} min, iteration '
-              f'{runner.iter}: {cli.format_metrics(runner.last_metrics)}; checkpoint {best}; '
-              f'{skipped} images skipped; logs in {runner.log_dir}')
+              f'{runner.iter}: {cli.format_metrics(runner.last_metrics)}; '
+              f'checkpoint {runner.kept_checkpoint()}; {skipped} images skipped; '
+              f'logs in {runner.log_dir}')
     return 0
 
 

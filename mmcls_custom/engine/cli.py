@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -41,7 +42,9 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     except SystemExit as stop:  # argparse has already said why
         return stop.code if isinstance(stop.code, int) else 2
     except UserError as error:
-        if is_main_process():
+        # Before the process group exists, the launcher's variables tell which process this is.
+        rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
+        if is_main_process() and rank == '0':
             sys.stderr.write(f'{parser.prog}: error: {error}\n')
         return 2
     except KeyboardInterrupt:
@@ -57,7 +60,8 @@ def _quieten() -> None:
     for text in ('torch.meshgrid: in an upcoming release', '.*pkg_resources is deprecated',
                  'On January 1, 2023, MMCV', 'TypedStorage is deprecated',
                  'faster_coco_eval is not installed', '`reduce_zero_label` will be deprecated',
-                 'Default ``avg_non_ignore`` is False'):
+                 'Default ``avg_non_ignore`` is False',
+                 'Setting (OMP|MKL)_NUM_THREADS', '`broadcast_buffers` is deprecated'):
         warnings.filterwarnings('ignore', message=text)
 
 

@@ -135,6 +135,12 @@ class CheckedRunner(Runner):
             raise KeyError(f'{name} is not in the mmengine::optimizer registry')
         return super().build_optim_wrapper(optim_wrapper)
 
+    def kept_checkpoint(self) -> str:
+        """Path of the best checkpoint of this run, else of the last one, else ``none``."""
+        last = Path(self.work_dir) / 'last_checkpoint'
+        best = self.message_hub.runtime_info.get('best_ckpt')
+        return best or (last.read_text().strip() if last.is_file() else 'none')
+
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on CPUs without device ids."""
         if not self.distributed or torch.cuda.is_available() or is_model_wrapper(model):

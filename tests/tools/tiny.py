@@ -38,12 +38,13 @@ model = dict(
               loss=dict(type='CrossEntropyLoss', loss_weight=1.0)))
 pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=64), dict(type='PackInputs')]
 train_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(type='CustomDataset', data_root='{root}', data_prefix='train', with_label=True,
                  metainfo=dict(classes=['dark', 'light']), pipeline=pipeline))
 val_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='CustomDataset', data_root='{root}', data_prefix='val', with_label=True,
+                 serialize_data=False,
                  metainfo=dict(classes=['dark', 'light']), pipeline=pipeline))
 val_evaluator = dict(type='Accuracy', topk=(1, ))
 test_dataloader = val_dataloader
@@ -72,13 +73,15 @@ test_pipeline = [
     dict(type='PackDetInputs',
          meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
 train_dataloader = dict(
-    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='CocoDataset', data_root='{root}', ann_file='annotations.json',
+    batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(type='CocoDataset', serialize_data=False, data_root='{root}',
+                 ann_file='annotations.json',
                  data_prefix=dict(img='images/'), metainfo=dict(classes=('box', 'disk')),
                  pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='CocoDataset', data_root='{root}', ann_file='annotations.json',
+    dataset=dict(type='CocoDataset', serialize_data=False, data_root='{root}',
+                 ann_file='annotations.json',
                  data_prefix=dict(img='images/'), metainfo=dict(classes=('box', 'disk')),
                  test_mode=True, pipeline=test_pipeline))
 val_evaluator = dict(type='CocoMetric', ann_file='{root}/annotations.json',
@@ -106,7 +109,8 @@ test_pipeline = [
     dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32), keep_ratio=False),
     dict(type='LoadAnnotations', reduce_zero_label=True), dict(type='PackSegInputs')]
 dataset = dict(
-    type='BaseSegDataset', data_root='{root}', reduce_zero_label=True, img_suffix='.jpg',
+    type='BaseSegDataset', serialize_data=False, data_root='{root}', reduce_zero_label=True,
+    img_suffix='.jpg',
     metainfo=dict(classes=('ground', 'box'), palette=[[0, 0, 0], [200, 0, 0]]),
     data_prefix=dict(img_path='images', seg_map_path='annotations'))
 train_dataloader = dict(batch_size=2, num_workers=0,

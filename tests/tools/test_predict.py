@@ -1,0 +1,75 @@
+"""Prediction of single images and folders, for every task."""
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import BaseDataElement, InstanceData
+from pycocotools import mask as coco_mask
+
+from mmcls_custom.engine.drawing import describe_sample, mask_to_rle
+from tools import predict
+
+
+def test_classifier(trained, tmp_path):
+    system = trained('classifier')
+    image = system.data / 'val' / 'dark' / '0.jpg'
+    assert predict.main([system.config, system.checkpoint, str(image),
+                         '--out-dir', str(tmp_path / 'out')]) == 0
+    result = json.loads((tmp_path / 'out' / '0.json').read_text())
+    assert [entry['name'] for entry in result['top5']] in (['dark', 'light'], ['light', 'dark'])
+    assert sum(entry['score'] for entry in result['top5']) == pytest.approx(1)
+    assert result['image'] == str(image)
+    assert cv2.imread(str(tmp_path / 'out' / '0.jpg')) is not None
+
+
+def test_detector(trained, tmp_path, capsys):
+    system = trained('detector')
+    assert predict.main([system.config, system.checkpoint, str(system.data / 'images'),
+                         '--out-dir', str(tmp_path), '--score-thr', '0']) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith('predict.py: 6 images in ')
+    objects = json.loads((tmp_path / '001.json').read_text())['objects']
+    assert len(objects) == 5
+    for entry in objects:
+        x1, y1, x2, y2 = entry['box']
+        assert 0 <= x1 <= x2 <= 64 and 0 <= y1 <= y2 <= 48
+        assert entry['name'] == ('box', 'disk')[entry['label']] and 0 <= entry['score'] <= 1
+        assert coco_mask.decode(entry['mask']).shape == (48, 64)
+    assert cv2.imread(str(tmp_path / '001.jpg')).shape == (48, 64, 3)
+
+
+def test_segmentor(trained, tmp_path):
+    system = trained('segmentor')
+    assert predict.main([system.config, system.checkpoint, str(system.data / 'images'),
+                         '--out-dir', str(tmp_path)]) == 0
+    labels = cv2.imread(str(tmp_path / '2_labels.png'), cv2.IMREAD_UNCHANGED)
+    shares = json.loads((tmp_path / '2.json').read_text())['class_shares']
+    assert labels.shape == (48, 64) and sum(shares.values()) == pytest.approx(1)
+    for label, name in enumerate(('ground', 'box')):
+        assert shares.get(name, 0) == pytest.approx((labels == label).mean())
+    assert cv2.imread(str(tmp_path / '2.jpg')).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize('mask', [
+    np.zeros((3, 4)), np.ones((3, 4)), np.eye(7), np.random.default_rng(0).random((90, 70)) > 0.5,
+    np.pad(np.ones((300, 400)), ((40, 1), (0, 200))), np.zeros((0, 5)),
+])
+def test_masks_are_those_of_pycocotools(mask):
+    expected = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    found = mask_to_rle(mask)
+    assert found['size'] == list(mask.shape)
+    if mask.size:
+        assert found['counts'] == expected['counts'].decode()
+        assert np.array_equal(coco_mask.decode(found), mask)
+
+
+def test_objects_below_the_threshold_are_left_out():
+    sample = BaseDataElement()
+    sample.pred_instances = InstanceData(bboxes=torch.eye(4)[:2], labels=torch.tensor([1, 7]),
+                                         scores=torch.tensor([0.2, 0.9]))
+    objects = describe_sample(sample, ['a', 'b'], 0.5)['objects']
+    assert objects == [{'box': [0, 1, 0, 0], 'label': 7, 'name': '7',
+                        'score': pytest.approx(0.9)}]

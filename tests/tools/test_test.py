@@ -1,0 +1,79 @@
+"""Evaluation of every task through the one tool."""
+from __future__ import annotations
+
+import json
+import pickle
+
+import cv2
+import pytest
+import torch
+
+from tools import test as test_tool
+
+SAMPLES = {'classifier': 6, 'detector': 6, 'segmentor': 4}
+METRICS = {'classifier': 'accuracy/top1', 'detector': 'coco/segm_mAP_50', 'segmentor': 'mIoU'}
+PICTURES = {'classifier': ['dark_0.jpg', 'light_2.jpg'], 'detector': ['001.jpg', '006.jpg'],
+            'segmentor': ['0.jpg', '3.jpg']}
+
+
+@pytest.mark.parametrize('task', SAMPLES)
+def test_metrics_and_pictures(trained, tmp_path, capsys, task):
+    system = trained(task)
+    out, pictures = tmp_path / 'deep' / 'metrics.json', tmp_path / 'pictures'
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work'),
+                           '--out', str(out), '--show-dir', str(pictures)]) == 0
+    metrics = json.loads(out.read_text())
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert f'{METRICS[task]}={metrics[METRICS[task]]:.4f}' in last
+    assert last.startswith('test.py: done in ') and '0 images skipped' in last
+    drawn = sorted(path.name for path in pictures.iterdir())
+    assert len(drawn) == SAMPLES[task] and set(PICTURES[task]) <= set(drawn)
+    picture = cv2.imread(str(pictures / drawn[0]))
+    # Ground truth and prediction lie side by side; a class is a caption instead.
+    assert picture.shape[:2] == ((256, 341) if task == 'classifier' else (48, 128))
+
+
+def test_metrics_equal_those_of_training(trained, tmp_path):
+    system = trained('segmentor')
+    out = tmp_path / 'metrics.json'
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
+                           '--out', str(out)]) == 0
+    scalars, = system.work_dir.glob('*/vis_data/scalars.json')
+    trained_metrics = json.loads(scalars.read_text().splitlines()[-1])
+    assert json.loads(out.read_text())['mIoU'] == pytest.approx(trained_metrics['mIoU'])
+
+
+def test_predictions(trained, tmp_path):
+    system = trained('segmentor')
+    out = tmp_path / 'predictions.pkl'
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
+                           '--out', str(out)]) == 0
+    predictions = pickle.loads(out.read_bytes())
+    assert len(predictions) == 4 and predictions[0]['pred_sem_seg']['data'].shape == (1, 48, 64)
+
+
+def test_out_of_another_kind(trained, tmp_path, capsys):
+    system = trained('segmentor')
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work'),
+                           '--out', str(tmp_path / 'x.txt')]) == 2
+    assert 'expected a name ending in .json' in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_tta(trained, tmp_path, capsys):
+    system = trained('segmentor')
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
+                           '--tta']) == 0
+    out = capsys.readouterr().out
+    assert 'mIoU=' in out.splitlines()[-1] and '100.0% of the tensors' in out
+
+
+def test_amp_on_cpu(trained, tmp_path, monkeypatch):
+    system = trained('detector')
+    used = []
+    autocast = torch.autocast
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: used.append(kwargs) or
+                        autocast(*args, **kwargs))
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
+                           '--amp']) == 0
+    assert used.count({'dtype': torch.bfloat16}) == 12  # backbone and neck of six images
