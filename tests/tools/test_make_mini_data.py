@@ -27,7 +27,7 @@ from mini_data.polygons import polygon_area, to_polygons  # noqa: E402
 from mini_data.silhouettes import SUPERSAMPLING, draw  # noqa: E402
 from mini_data.sources import PHOTOS, digit_indices  # noqa: E402
 
-SCALE = '0.15'
+SCALE = '0.1'
 
 
 def _call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

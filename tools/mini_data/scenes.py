@@ -4,6 +4,7 @@ Colours and textures are drawn without looking at the class, so that only form t
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,7 +127,7 @@ def _hides_too_much(scene: Scene, lost: np.ndarray, own: int) -> bool:
     for number in np.flatnonzero(lost):
         if number in (0, own):
             continue
-        seen = int((scene.top == number).sum()) - int(lost[number])
+        seen = int(np.count_nonzero(scene.top == number)) - int(lost[number])
         if seen < MIN_VISIBLE * scene.items[number - 1].area:
             return True
     return False
@@ -136,7 +137,8 @@ def _paint(rng: np.random.Generator, scene: Scene, mask: np.ndarray, left: int,
            upper: int) -> None:
     """Blend a textured object into the picture; ``left``, ``upper`` in pixels."""
     side = mask.shape[0] // SUPERSAMPLING
-    cover = mask.reshape(side, SUPERSAMPLING, side, SUPERSAMPLING).mean((1, 3))
+    # 240 is a multiple of the 16 samples of a pixel: the integer mean is exact.
+    cover = np.asarray(Image.fromarray(mask * np.uint8(240)).reduce(SUPERSAMPLING)) / 240
     height, width = scene.image.shape[:2]
     rows = slice(max(upper, 0), min(upper + side, height))
     cols = slice(max(left, 0), min(left + side, width))
@@ -152,10 +154,9 @@ def _paint(rng: np.random.Generator, scene: Scene, mask: np.ndarray, left: int,
     scene.image[rows, cols] = np.clip(mixed, 0, 255).round().astype(np.uint8)
 
 
-def _stamp(rng: np.random.Generator, scene: Scene, item: Item, number: int, size: float,
-           middle: tuple[float, float], split: str, least: float) -> bool:
-    """Draw one object around ``middle`` (x, y in pixels) unless it would not fit."""
-    mask, digit = draw(rng, item.name, size, split)
+def _stamp(rng: np.random.Generator, scene: Scene, item: Item, number: int, mask: np.ndarray,
+           middle: Sequence[float], least: float) -> bool:
+    """Put one object around ``middle`` (x, y in pixels) unless it would not fit."""
     side = mask.shape[0] // SUPERSAMPLING
     left, upper = round(middle[0] - side / 2), round(middle[1] - side / 2)
     fine_height, fine_width = scene.top.shape
@@ -163,15 +164,14 @@ def _stamp(rng: np.random.Generator, scene: Scene, item: Item, number: int, size
     rows = slice(max(y, 0), min(y + mask.shape[0], fine_height))
     cols = slice(max(x, 0), min(x + mask.shape[1], fine_width))
     part = mask[rows.start - y:rows.stop - y, cols.start - x:cols.stop - x]
-    if part.sum() < max(least * mask.sum(), 1):
+    whole = int(np.count_nonzero(mask))
+    if np.count_nonzero(part) < max(least * whole, 1):
         return False
     if _hides_too_much(scene, np.bincount(scene.top[rows, cols][part]), number):
         return False
     _paint(rng, scene, mask, left, upper)
     scene.top[rows, cols][part] = number
-    item.area += int(mask.sum())
-    if digit is not None:
-        item.digits.append(digit)
+    item.area += whole
     return True
 
 
@@ -188,11 +188,12 @@ def add_object(rng: np.random.Generator, scene: Scene, name: str, size: float, s
         least: least share of the object that must lie within the picture.
     """
     height, width = scene.image.shape[:2]
+    mask, digit = draw(rng, name, size, split)
+    item = Item(name, [] if digit is None else [digit])
+    margin = min(size * 0.4, width / 2, height / 2)
     for _ in range(_TRIES):
-        margin = min(size * 0.4, width / 2, height / 2)
         middle = (rng.uniform(margin, width - margin), rng.uniform(margin, height - margin))
-        item = Item(name)
-        if _stamp(rng, scene, item, len(scene.items) + 1, size, middle, split, least):
+        if _stamp(rng, scene, item, len(scene.items) + 1, mask, middle, least):
             scene.items.append(item)
             return True
     return False
@@ -205,10 +206,12 @@ def add_crowd(rng: np.random.Generator, scene: Scene, name: str, split: str) -> 
     item, number = Item(name, crowd=True), len(scene.items) + 1
     scene.items.append(item)
     for _ in range(int(rng.integers(7, 13))):
+        mask, digit = draw(rng, name, rng.uniform(12, 18), split)
         spot = middle + rng.uniform(-22, 22, 2)
-        _stamp(rng, scene, item, number, rng.uniform(12, 18), (spot[0], spot[1]), split, 0.75)
+        if _stamp(rng, scene, item, number, mask, spot, 0.75) and digit is not None:
+            item.digits.append(digit)
     # Heaped objects hide one another: what counts as whole is what the heap shows.
-    item.area = int((scene.top == number).sum())
+    item.area = int(np.count_nonzero(scene.top == number))
     if item.area == 0:
         scene.items.pop()
     return item.area > 0

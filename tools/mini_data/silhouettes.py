@@ -6,6 +6,7 @@ do not depend on the instruction set of the processor.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,6 +18,8 @@ SUPERSAMPLING = 4
 
 MAX_DIGIT_TURN = 20
 """Degrees: more would make a 6 and a 9, or a 2 and a 7, hard to tell apart."""
+
+_MARGIN, _ENLARGED = 2, 8
 
 Points = list[tuple[float, float]]
 
@@ -70,23 +73,29 @@ def _draw_shape(rng: np.random.Generator, name: str, size: float, side: int) -> 
     return np.asarray(picture) > 127
 
 
+@cache
+def _enlarged_digit(index: int) -> Image.Image:
+    """A handwritten digit, upscaled smoothly, with two samples of margin on all sides."""
+    small = Image.fromarray(np.pad(digit_picture(index), _MARGIN))
+    side = small.width * _ENLARGED
+    return small.resize((side, side), Image.Resampling.BICUBIC)
+
+
 def _draw_digit(rng: np.random.Generator, index: int, size: float, side: int) -> np.ndarray:
-    """Upscale a handwritten digit smoothly, turned and slanted a little, and cut at half ink."""
+    """A handwritten digit, turned and slanted a little, and cut at half ink."""
     turn = math.radians(rng.uniform(-MAX_DIGIT_TURN, MAX_DIGIT_TURN))
     slant, width = rng.uniform(-0.15, 0.15), rng.uniform(0.9, 1.25)
     cos, sin = math.cos(turn), math.sin(turn)
-    step = 8 / size
-    # Rows of the matrix that takes a sample of the result to a sample of the digit.
+    source = _enlarged_digit(index)
+    step = 8 * _ENLARGED / size
+    # Rows of the matrix that takes a sample of the result to a sample of the source.
     row_x = (step * (cos + slant * sin) / width, step * (sin - slant * cos) / width)
     row_y = (-step * sin, step * cos)
-    middle = side / 2
-    # Two samples of margin keep strokes at the edge of the 8 x 8 square whole.
-    centre = 6.0
+    middle, centre = side / 2, source.width / 2
     matrix = (row_x[0], row_x[1], centre - middle * (row_x[0] + row_x[1]),
               row_y[0], row_y[1], centre - middle * (row_y[0] + row_y[1]))
-    source = Image.fromarray(np.pad(digit_picture(index), 2))
     picture = source.transform((side, side), Image.Transform.AFFINE, matrix,
-                               Image.Resampling.BICUBIC)
+                               Image.Resampling.BILINEAR)
     return np.asarray(picture) > 112
 
 
