@@ -29,6 +29,11 @@ class Item:
     remedy: str = MEND
 
 
+def describe(error: Exception) -> str:
+    """Type and first line of an error."""
+    return f'{type(error).__name__}: {(str(error).splitlines() or [""])[0]}'
+
+
 def package(name: str, distribution: str, *modules: str, expected: str = '') -> Item:
     """Import ``modules`` and compare the distribution's version with ``expected``."""
     try:
@@ -36,11 +41,11 @@ def package(name: str, distribution: str, *modules: str, expected: str = '') -> 
             importlib.import_module(module)
         version = metadata.version(distribution)
     except Exception as error:  # whatever a broken package raises belongs in the report
-        return Item(name, 'broken', f'{type(error).__name__}: {str(error).splitlines()[0]}'
-                    if str(error) else type(error).__name__)
+        return Item(name, 'broken', describe(error))
     if expected and version.split('+')[0] != expected:
+        pip = f'{sys.executable} -m pip install --no-build-isolation'
         return Item(name, version, f'got {version}, expected {expected}',
-                    f'{sys.executable} -m pip install --no-build-isolation {distribution}=={expected}')
+                    f'{pip} {distribution}=={expected}')
     return Item(name, version)
 
 
@@ -51,7 +56,8 @@ def torch_item() -> Item:
         return item
     torch = sys.modules['torch']
     devices = ', '.join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-    value = f'{torch.__version__}, CUDA build {torch.version.cuda or "none"}, GPU {devices or "none"}'
+    value = (f'{torch.__version__}, CUDA build {torch.version.cuda or "none"}, '
+             f'GPU {devices or "none"}')
     if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 10):
         return Item('torch', value, f'got {torch.__version__}, expected 2.10 or newer',
                     'install a newer torch and torchvision, or remove them, then make env')
@@ -79,8 +85,8 @@ def ops_item() -> Item:
         backends = ', '.join(f'{name}: {value or "not built"}'
                              for name, value in library.backends().items())
     except Exception as error:
-        return Item('ops_dcn', 'broken', f'{type(error).__name__}: {str(error).splitlines()[0]}',
-                    f'{MEND}, or {sys.executable} -m pip install --no-build-isolation --no-deps -e .')
+        pip = f'{sys.executable} -m pip install --no-build-isolation --no-deps -e .'
+        return Item('ops_dcn', 'broken', describe(error), f'{MEND}, or {pip}')
     return Item('ops_dcn', f'{metadata.version("mmdcn")} ({backends})')
 
 
@@ -88,7 +94,7 @@ def checks() -> list[Callable[[], Item]]:
     """All items of the report, in order; calling one imports what it reports on."""
     python = platform.python_version()
     supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    compiler = next((path for name in ('c++', 'g++', 'clang++') if (path := shutil.which(name))), None)
+    compiler = shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')
     return [
         lambda: Item('Python', f'{python} ({sys.executable})',
                      '' if supported else f'got {python}, expected 3.10 to 3.12',
@@ -104,8 +110,8 @@ def checks() -> list[Callable[[], Item]]:
         lambda: package('mmpretrain', 'onedl-mmpretrain', 'mmpretrain.models', expected='1.3.6'),
         lambda: package('mmdet', 'onedl-mmdetection', 'mmdet.models', expected='3.5.1'),
         lambda: package('mmseg', 'onedl-mmsegmentation', 'mmseg.models', expected='1.4.2'),
-        lambda: package('mmdet3d', 'mmdet3d', 'mmdet3d_custom', 'mmdet3d.models', 'mmdet3d.datasets',
-                        'mmdet3d.evaluation', expected='1.4.0'),
+        lambda: package('mmdet3d', 'mmdet3d', 'mmdet3d_custom', 'mmdet3d.models',
+                        'mmdet3d.datasets', 'mmdet3d.evaluation', expected='1.4.0'),
         lambda: package('nuscenes-devkit', 'nuscenes-devkit', 'nuscenes', expected='1.2.0'),
         lambda: package('pycocotools', 'pycocotools', 'pycocotools.mask'),
         lambda: package('tensorboard', 'tensorboard', 'torch.utils.tensorboard'),

@@ -70,7 +70,8 @@ def run(command: list[str], log: Path, label: str) -> str:
     text = log.read_text()
     if process.returncode:
         print('\n'.join(text.splitlines()[-25:]), file=sys.stderr)
-        sys.exit(f'error: {" ".join(command)} failed with exit code {process.returncode}; log: {log}')
+        sys.exit(f'error: {" ".join(command)} failed with exit code {process.returncode}; '
+                 f'log: {log}')
     return text
 
 
@@ -105,8 +106,10 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     unknown = [name for name in arguments.systems if name not in SYSTEMS]
     if unknown:
-        parser.error(f'system is not valid: got {unknown[0]!r}, expected any of {", ".join(SYSTEMS)}')
-    rows = [('system', 'metric', 'value', 'threshold', 'control', 'iterations', 'minutes', 'verdict')]
+        parser.error(f'system is not valid: got {unknown[0]!r}, '
+                     f'expected any of {", ".join(SYSTEMS)}')
+    rows = [('system', 'metric', 'value', 'threshold', 'control', 'iterations', 'minutes',
+             'verdict')]
     good = True
     for name in arguments.systems or SYSTEMS:
         system = SYSTEMS[name]

@@ -2,8 +2,8 @@
 
 Standard library only, because it runs before anything is installed. Decisions:
 
-* Steps run in order, each remembered by a digest of its inputs in ``.venv/mmdcn_env.json``, so that a
-  second call does nothing and a changed source file rebuilds only ``ops_dcn``.
+* Steps run in order, each remembered by a digest of its inputs in ``.venv/mmdcn_env.json``: a
+  second call does nothing, and a changed source file rebuilds only ``ops_dcn``.
 * A working torch with torchvision in the calling interpreter's environment (CPU build, other CUDA,
   conda) is used through a ``.pth`` file, never replaced; one inside ``.venv`` stays, too.
 * mmcv is compiled against torch: a wheel is taken from ``MMDCN_WHEELS``, ``wheels/`` or
@@ -98,15 +98,17 @@ def check_compiler() -> None:
     remedy = ('install one (Debian/Ubuntu: apt-get install g++; Fedora: dnf install gcc-c++; '
               'conda: conda install gxx) or point CXX at it, then call make env again')
     if compiler is None:
-        raise EnvError(f'C++ compiler is missing: got none in PATH, expected one for C++17; {remedy}')
+        raise EnvError('C++ compiler is missing: got none in PATH, expected one for C++17; '
+                       + remedy)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / 'probe.cpp'
-        source.write_text('#include <optional>\nint main() { return std::optional<int>(0).value(); }\n')
-        got = subprocess.run([*compiler.split(), '-std=c++17', str(source), '-o', f'{folder}/probe'],
-                             capture_output=True, text=True, check=False)
+        source.write_text('#include <optional>\n'
+                          'int main() { return std::optional<int>(0).value(); }\n')
+        command = [*compiler.split(), '-std=c++17', str(source), '-o', f'{folder}/probe']
+        got = subprocess.run(command, capture_output=True, text=True, check=False)
     if got.returncode:
-        raise EnvError(f'C++ compiler {compiler!r} does not build C++17: {got.stderr.strip()[-300:]}; '
-                       f'{remedy}')
+        raise EnvError(f'C++ compiler {compiler!r} does not build C++17: '
+                       f'{got.stderr.strip()[-300:]}; {remedy}')
 
 
 class Environment:
@@ -143,9 +145,10 @@ class Environment:
             except subprocess.CalledProcessError as error:
                 shutil.rmtree(self.folder, ignore_errors=True)
                 version = f'{sys.version_info.major}.{sys.version_info.minor}'
-                raise EnvError(f'{error.stdout or error.stderr}\nvenv cannot be made with '
-                               f'{sys.executable}; install its venv module (Debian/Ubuntu: apt-get '
-                               f'install python{version}-venv) or call make env PYTHON=...') from None
+                raise EnvError(
+                    f'{error.stdout or error.stderr}\nvenv cannot be made with {sys.executable}; '
+                    'install its venv module (Debian/Ubuntu: apt-get install '
+                    f'python{version}-venv) or call make env PYTHON=/path/to/another/python') from None
         if given and probe_torch(self.python) is None:
             version = f'python{sys.version_info.major}.{sys.version_info.minor}'
             link = self.folder / 'lib' / version / 'site-packages' / 'mmdcn_given_torch.pth'
@@ -164,7 +167,8 @@ class Environment:
         requirement = ['--no-build-isolation', '-r', str(REQUIREMENTS / 'mmcv.txt')]
         torch = probe_torch(self.python)
         if torch and torch['torch'].split('+')[0] == WHEEL_TORCH:
-            for folder in (os.environ.get('MMDCN_WHEELS'), ROOT / 'wheels', ROOT.parent / 'shared/wheels'):
+            for folder in (os.environ.get('MMDCN_WHEELS'), ROOT / 'wheels',
+                           ROOT.parent / 'shared' / 'wheels'):
                 if folder and any(Path(folder).glob('onedl_mmcv-*.whl')):
                     requirement += ['--find-links', str(folder)]
         else:
@@ -176,9 +180,10 @@ class Environment:
         self.pip(*requirement, env=jobs)
         if subprocess.run([self.python, '-c', 'import mmcv.ops'], capture_output=True,
                           check=False).returncode:
-            say('      that build does not fit this torch: building from source, about 16 minutes')
+            say('      that build does not fit this torch: building from source, 16 minutes')
             self.pip('--no-build-isolation', '--no-cache-dir', '--no-binary', 'onedl-mmcv',
-                     '--force-reinstall', '--no-deps', '-r', str(REQUIREMENTS / 'mmcv.txt'), env=jobs)
+                     '--force-reinstall', '--no-deps', '-r', str(REQUIREMENTS / 'mmcv.txt'),
+                     env=jobs)
 
     def install_openmmlab(self) -> None:
         """Install the OpenMMLab packages; without a display library, OpenCV's headless build."""
@@ -211,7 +216,7 @@ class Environment:
         ]
 
     def done(self, name: str, key: str) -> bool:
-        """Whether a step was finished with the same inputs (for ops_dcn: and its library exists)."""
+        """Whether a step was finished with the same inputs (and left its library, for ops_dcn)."""
         built = name != 'ops_dcn' or any((ROOT / 'ops_dcn').glob('*.so'))
         return self.state.get(name) == key and built
 
@@ -220,9 +225,9 @@ def make_env(folder: Path) -> None:
     """Bring the environment in ``folder`` up to date."""
     start = time.time()
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        raise EnvError(f'Python is not valid: got {sys.version.split()[0]} ({sys.executable}), expected '
-                       '3.10 to 3.12; install one (Debian/Ubuntu: apt-get install python3.11 '
-                       'python3.11-venv) or call make env PYTHON=/path/to/python3.11')
+        raise EnvError(f'Python is not valid: got {sys.version.split()[0]} ({sys.executable}), '
+                       'expected 3.10 to 3.12; install one (Debian/Ubuntu: apt-get install '
+                       'python3.11 python3.11-venv) or call make env PYTHON=/path/to/python3.11')
     env = Environment(folder)
     if not Path(env.python).exists():
         env.state = {}

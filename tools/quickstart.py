@@ -52,7 +52,7 @@ def to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def draw(image: np.ndarray, objects: list[dict[str, Any]]) -> np.ndarray:
-    """Draw masks, boxes and captions on an image (height, width, 3), BGR, enlarged ``ZOOM`` times."""
+    """Draw masks, boxes and captions on an image (height, width, 3), BGR, enlarged."""
     canvas = cv2.resize(image, None, fx=ZOOM, fy=ZOOM, interpolation=cv2.INTER_CUBIC)
     for item in objects:
         colour = COLOURS[item['label'] % len(COLOURS)]
@@ -75,7 +75,7 @@ def draw(image: np.ndarray, objects: list[dict[str, Any]]) -> np.ndarray:
 
 
 def truth_of(annotations: dict[str, Any], image: dict[str, Any]) -> list[dict[str, Any]]:
-    """Ground truth of one image, ready to draw; crowds are left out, as COCO does not score them."""
+    """Ground truth of one image, ready to draw, without crowds, which COCO does not score."""
     names = {category['id']: (label, category['name'])
              for label, category in enumerate(annotations['categories'])}
     objects = []
@@ -106,8 +106,9 @@ def montage(pairs: list[tuple[np.ndarray, np.ndarray]], columns: int = 2) -> np.
                      columns * (2 * width + 3 * gap), 3), 255, np.uint8)
     for column in range(columns):
         for half, title in enumerate(('ground truth', 'prediction')):
-            cv2.putText(sheet, title, (column * (2 * width + 3 * gap) + half * (width + gap) + 4, 18),
-                        cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+            left = column * (2 * width + 3 * gap) + half * (width + gap)
+            cv2.putText(sheet, title, (left + 4, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0),
+                        1, cv2.LINE_AA)
     for number, pair in enumerate(pairs):
         row, column = divmod(number, columns)
         for half, image in enumerate(pair):

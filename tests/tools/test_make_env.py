@@ -82,7 +82,7 @@ def test_working_torch_is_kept(environment, monkeypatch, capsys, version):
 def test_pip_holds_the_torch_in_use(environment, monkeypatch):
     commands = []
     monkeypatch.setattr(make_env, 'probe_torch',
-                        lambda python: dict(torch='2.12.1+cpu', torchvision='0.27.1+cpu', site='/x'))
+                        lambda python: dict(torch='2.12.1+cpu', torchvision='0.27.1+cpu'))
     monkeypatch.setattr(make_env, 'run_logged', lambda command, *rest: commands.append(command))
     environment.pip('something')
     constraints = Path(commands[0][commands[0].index('-c') + 1]).read_text()

@@ -1,4 +1,4 @@
-"""The mini COCO set (tools/make_mini_data.py): 8 classes, about 160x128 px, no mirroring of digits."""
+"""The mini COCO set (tools/make_mini_data.py): 8 classes, 160x128 px; digits are not mirrored."""
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 data_root = 'data/mini/coco/'
 metainfo = dict(

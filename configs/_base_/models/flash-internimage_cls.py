@@ -1,4 +1,4 @@
-"""ImageNet classifier: FlashInternImage-T (DCNv4), 1x1 conv neck of 1.5 times the width, linear head."""
+"""Classifier: FlashInternImage-T (DCNv4), 1x1 conv neck of 1.5 times the width, linear head."""
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='FlashInternImage', arch='tiny', layer_scale=None, out_indices=(3,),

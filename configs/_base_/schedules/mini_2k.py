@@ -1,4 +1,4 @@
-"""2,000 iterations of AdamW for the mini systems: 100 of warm-up, then cosine; evaluated at the end."""
+"""2,000 iterations of AdamW: 100 of warm-up, then cosine; evaluated at the end."""
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=2000, val_interval=2000)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
