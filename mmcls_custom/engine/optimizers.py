@@ -1,6 +1,7 @@
 """Layer-wise learning-rate decay, one optimizer constructor for every task."""
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -101,12 +102,17 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group = groups[setting]
             group.update(group_name=setting.group_name, lr_scale=setting.lr_scale,
                          lr=self.base_lr * setting.lr_scale)
-            if self.base_wd is not None:
-                group['weight_decay'] = self.base_wd * setting.decay_mult
+            # Without a given weight decay the optimizer's own default holds, but not for vectors.
+            if self.base_wd is not None or setting.decay_mult == 0:
+                group['weight_decay'] = (self.base_wd or 0.0) * setting.decay_mult
             params.append(group)
             print_log(f'{setting.group_name}: {len(group["params"])} parameters, '
                       f'lr {group["lr"]:.4g}, weight decay {group.get("weight_decay")}',
-                      logger='current')
+                      logger='current', level=logging.DEBUG)
+        rates = [group['lr'] for group in params]
+        print_log(f'layer decay {self.paramwise_cfg["layer_decay_rate"]}: {len(params)} parameter '
+                  f'groups, learning rates {min(rates, default=0):.4g} to '
+                  f'{max(rates, default=0):.4g}', logger='current')
 
     def param_settings(self, model: nn.Module) -> dict[str, ParamSetting]:
         """Setting of every trained parameter of ``model``, by name."""

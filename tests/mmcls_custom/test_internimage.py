@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import copy
+import importlib
 
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
 
 from mmcls_custom.backbones import (
     FlashInternImage,
@@ -26,6 +28,7 @@ from tests.mmcls_custom.zoo import (
 )
 
 TINY = dict(channels=32, depths=(1, 1, 2, 1), groups=(2, 4, 8, 16))
+SHALLOW = dict(TINY, depths=(1, 1, 1, 1), mlp_ratio=1.0)
 BOTH = pytest.mark.parametrize('cls', [InternImage, FlashInternImage])
 
 
@@ -287,22 +290,49 @@ def test_bfloat16_autocast_trains(cls):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
-def compiled_matches(cls, backend):
+def compiled_matches(cls, backend, grad):
     torch._dynamo.reset()
-    model = randomise(cls(**TINY)).eval()
+    model = randomise(cls(**SHALLOW))
     image = torch.randn(1, 3, 40, 56)
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         outs = torch.compile(model, fullgraph=True, backend=backend)(image)
         for got, expected in zip(outs, model(image), strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+    if grad:
+        sum(out.square().mean() for out in outs).backward()
+        assert all(p.grad is not None for p in model.parameters())
 
 
 @BOTH
-def test_traces_without_a_break(cls):
-    compiled_matches(cls, 'aot_eager')
+@pytest.mark.parametrize('grad', [False, True])
+def test_traces_without_a_break(cls, grad):
+    compiled_matches(cls, 'aot_eager', grad)
 
 
 @pytest.mark.slow
 @BOTH
 def test_compiled_equals_eager(cls):
-    compiled_matches(cls, 'inductor')
+    compiled_matches(cls, 'inductor', grad=False)
+
+
+def test_trains_in_an_mmpretrain_classifier():
+    mmpretrain = pytest.importorskip('mmpretrain')
+    importlib.import_module('mmpretrain.models')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(type='FlashInternImage', arch='pico', out_indices=(3,)),
+            neck=dict(type='InternImageConvNeck', in_channels=256),
+            head=dict(type='LinearClsHead', in_channels=384, num_classes=5)))
+        wrapper = build_optim_wrapper(model, dict(
+            optimizer=dict(type='AdamW', lr=1e-3),
+            constructor='LayerDecayOptimWrapperConstructor',
+            paramwise_cfg=dict(layer_decay_rate=0.9)))
+    images = torch.randn(10, 3, 32, 32)
+    samples = [mmpretrain.structures.DataSample().set_gt_label(i % 5) for i in range(10)]
+    losses = []
+    for _ in range(8):
+        loss = model(images, samples, mode='loss')['loss']
+        wrapper.update_params(loss)
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

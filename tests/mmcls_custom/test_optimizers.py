@@ -23,8 +23,8 @@ class Model(nn.Module):
         self.head = nn.Linear(4, 4)
 
 
-def constructor(weight_decay=0.05, **paramwise):
-    cfg = dict(optimizer=dict(type='AdamW', lr=2.0, weight_decay=weight_decay))
+def constructor(**paramwise):
+    cfg = dict(optimizer=dict(type='AdamW', lr=2.0, weight_decay=0.05))
     return LayerDecayOptimWrapperConstructor(cfg, paramwise)
 
 
@@ -77,6 +77,13 @@ def test_no_paramwise_cfg_still_spares_vectors():
     decay = {n: g['weight_decay'] for g in wrapper.optimizer.param_groups for n in g['param_names']}
     assert decay['head.weight'] == 0.05 and decay['head.bias'] == 0
     assert all(g['lr'] == 1.0 for g in wrapper.optimizer.param_groups)
+
+
+def test_optimizer_default_decay_spares_vectors():
+    wrapper = build_optim_wrapper(Model(InternImage(**TINY)), dict(
+        optimizer=dict(type='AdamW', lr=1.0), constructor='LayerDecayOptimWrapperConstructor'))
+    decay = {n: g['weight_decay'] for g in wrapper.optimizer.param_groups for n in g['param_names']}
+    assert decay['head.weight'] == 0.01 and decay['head.bias'] == 0
 
 
 def test_custom_keys_multiply_and_longest_wins():
