@@ -148,7 +148,7 @@ class Environment:
                 raise EnvError(
                     f'{error.stdout or error.stderr}\nvenv cannot be made with {sys.executable}; '
                     'install its venv module (Debian/Ubuntu: apt-get install '
-                    f'python{version}-venv) or call make env PYTHON=/path/to/another/python') from None
+                    f'python{version}-venv) or call make env PYTHON=/path/to/python') from None
         if given and probe_torch(self.python) is None:
             version = f'python{sys.version_info.major}.{sys.version_info.minor}'
             link = self.folder / 'lib' / version / 'site-packages' / 'mmdcn_given_torch.pth'
