@@ -268,13 +268,15 @@ def test_copy_gives_the_same_features(cls):
 
 @BOTH
 def test_batch_equals_single_images(cls):
-    model = randomise(cls(**TINY)).eval()
-    images = torch.randn(3, 3, 45, 61)
+    # Bit equality ends at torch's convolutions and matrix products, which block by batch size;
+    # that of the operators is tested beside them.
+    model = randomise(cls(**TINY)).eval().double()
+    images = torch.randn(3, 3, 45, 61, dtype=torch.float64)
     with torch.no_grad():
         batch = model(images)
         for i in range(len(images)):
             for got, expected in zip(batch, model(images[i:i + 1]), strict=True):
-                torch.testing.assert_close(got[i:i + 1], expected, rtol=1e-5, atol=1e-5)
+                torch.testing.assert_close(got[i:i + 1], expected, rtol=1e-11, atol=1e-11)
 
 
 @BOTH
