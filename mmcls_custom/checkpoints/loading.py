@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 # Module-list wrappers of distributed training and of exponential averages add this prefix.
@@ -112,6 +113,12 @@ def read_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict[str, An
     if 'model' in checkpoint and isinstance(checkpoint['model'], Mapping):
         return {**checkpoint, 'state_dict': checkpoint['model']}
     return {'state_dict': checkpoint}
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def _read_for_mmengine(filename: str, map_location: str | None) -> dict[str, Any]:
+    """Local files that models name themselves (``init_cfg``) go the same safe way."""
+    return read_checkpoint(filename, map_location or 'cpu')
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:

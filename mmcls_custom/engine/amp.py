@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.utils import apply_to
@@ -30,9 +30,11 @@ def bfloat16_features(model: nn.Module) -> Iterator[None]:
     than the 8 bits of bfloat16, and non-maximum suppression on CPUs takes float32 only.
 
     Args:
-        model: Model of any task, wrapped for distributed training or not.
+        model: Model of any task, wrapped for distributed training or test-time augmentation or not.
     """
-    inner = model.module if is_model_wrapper(model) else model
+    inner = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
     parts = [part for name in ('backbone', 'neck')
              if isinstance(part := getattr(inner, name, None), nn.Module)]
     for part in parts:

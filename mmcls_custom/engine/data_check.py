@@ -24,6 +24,7 @@ from mmcls_custom.engine.errors import UserError
 _SHOWN = 5
 _PATH_KEYS = ('img_path', 'seg_map_path')
 _THREADS = 16
+_PORTION = 256
 # Enough to see every class of a usual set without opening it all.
 _SAMPLED_LABEL_MAPS = 16
 
@@ -83,11 +84,13 @@ def check_files(dataset: Any) -> Findings:
             present.append(path)
         else:
             findings.missing[path] = indices[0]
+    # A task per file would hold a million futures in memory for ImageNet.
+    portions = [present[i:i + _PORTION] for i in range(0, len(present), _PORTION)]
     with ThreadPoolExecutor(_THREADS) as pool:
-        for path, problem in _progress(zip(present, pool.map(image_problem, present), strict=True),
-                                       len(present)):
-            if problem:
-                findings.damaged[path] = problem
+        problems = pool.map(lambda portion: [image_problem(path) for path in portion], portions)
+        for portion, found in _progress(zip(portions, problems, strict=True), len(portions)):
+            findings.damaged.update((path, problem) for path, problem
+                                    in zip(portion, found, strict=True) if problem)
     findings.bad_samples = sorted({index for path in (*findings.missing, *findings.damaged)
                                    for index in samples[path]})
     return findings
@@ -107,7 +110,7 @@ def _progress(items: Iterable[Any], total: int) -> Iterator[Any]:
         now = time.monotonic()
         if now - last > 5:
             left = (now - start) / done * (total - done)
-            sys.stderr.write(f'checking images: {done}/{total}, {left:.0f} s left\n')
+            sys.stderr.write(f'checking images: {done / total:.0%}, {left:.0f} s left\n')
             last = now
         yield item
 

@@ -33,7 +33,6 @@ from mmcls_custom.checkpoints import CheckpointError, load_state_dict, read_chec
 from mmcls_custom.engine.data_check import check_dataset, compare_classes, drop_samples
 from mmcls_custom.engine.errors import UserError, explain_build_error
 
-
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
 _HARMLESS = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
              'The prefix is not set in metric class')
@@ -121,8 +120,12 @@ class CheckedRunner(Runner):
                 continue
             dataset = _build_dataset(loader['dataset'], f'{name}.dataset')
             if not trust_data:
-                skipped += _check_together(dataset, f'{name}.dataset', skip_bad,
+                left_out = _check_together(dataset, f'{name}.dataset', skip_bad,
                                            self.logger.warning)
+                if left_out and name != 'train_dataloader':
+                    self.logger.warning('Metrics that read the annotation file themselves (COCO) '
+                                        'count the skipped images as images without predictions.')
+                skipped += left_out
             # A function is copied by reference, so the data set is neither copied nor built again.
             loader['dataset'] = {'type': lambda dataset=dataset: dataset}
         return skipped
@@ -183,8 +186,8 @@ def import_task_modules(scope: str) -> None:
 
 
 def _build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
-    place = ', '.join(f'{key}={dataset_cfg[key]!r}' for key in ('data_root', 'ann_file', 'data_prefix')
-                      if dataset_cfg.get(key))
+    keys = ('data_root', 'ann_file', 'data_prefix')
+    place = ', '.join(f'{key}={dataset_cfg[key]!r}' for key in keys if dataset_cfg.get(key))
     try:
         dataset = DATASETS.build(dataset_cfg)
         if hasattr(dataset, 'full_init'):
@@ -199,8 +202,13 @@ def _build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
         if 'number of subfolders' in str(error):
             _explain_folders(dataset_cfg, where)
         raise UserError(f'{where} is not valid: {error}; {place}') from error
-    except RuntimeError as error:
-        raise UserError(f'{where} is not valid: {error}; {place}') from error
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+        if ' registry' in str(error):
+            raise
+        reason = f'the annotations lack {error}' if isinstance(error, LookupError) else error
+        if 'need at least one array' in str(error):
+            reason = 'it holds no image; check its paths and its filter_cfg'
+        raise UserError(f'{where} is not valid: {reason}; {place}') from error
     return dataset
 
 

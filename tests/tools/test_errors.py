@@ -164,6 +164,22 @@ def test_annotation_file_is_not_json(refused, detector):
     assert 'not JSON' in message and 'annotations.json' in message
 
 
+def test_annotations_lack_a_key(refused, detector):
+    edit_annotations(detector, lambda c: c['images'][0].pop('width'))
+    assert "the annotations lack 'width'" in refused(train.main, detector)
+
+
+def test_no_image_at_all(refused, detector):
+    edit(detector, "type='CocoDataset', serialize_data=False", "type='CocoDataset'")
+    edit_annotations(detector, lambda c: c.update(images=[], annotations=[]))
+    assert 'it holds no image' in refused(train.main, detector)
+
+
+def test_class_that_the_data_set_does_not_know(refused, segmentor):
+    edit(segmentor, "type='BaseSegDataset'", "type='ADE20KDataset'")
+    assert "('ground', 'box') is not a subset of classes ('wall'" in refused(train.main, segmentor)
+
+
 def test_missing_images(refused, detector):
     for i in (2, 5):
         (detector.parent / 'images' / f'00{i}.jpg').unlink()
@@ -303,6 +319,12 @@ def test_checkpoint_of_another_architecture(refused, trained, tmp_path, classifi
 def test_resume_from_nothing(refused, classifier):
     assert 'holds no checkpoint' in refused(train.main, classifier, '--resume')
     assert 'absent.pth' in refused(train.main, classifier, '--resume', 'absent.pth')
+
+
+def test_pretrained_weights_are_missing(refused, classifier):
+    edit(classifier, "type='MobileNetV2',",
+         "type='MobileNetV2', init_cfg=dict(type='Pretrained', checkpoint='absent.pth'),")
+    assert 'got absent.pth, expected an existing file' in refused(train.main, classifier)
 
 
 # Prediction.

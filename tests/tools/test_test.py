@@ -76,4 +76,17 @@ def test_amp_on_cpu(trained, tmp_path, monkeypatch):
                         autocast(*args, **kwargs))
     assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
                            '--amp']) == 0
-    assert used.count({'dtype': torch.bfloat16}) == 12  # backbone and neck of six images
+    # backbone and neck of six images
+    assert used.count({'dtype': torch.bfloat16}) == 12
+
+
+def test_amp_with_tta_on_cpu(trained, tmp_path, monkeypatch):
+    system = trained('segmentor')
+    used = []
+    autocast = torch.autocast
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: used.append(kwargs) or
+                        autocast(*args, **kwargs))
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
+                           '--amp', '--tta']) == 0
+    # four images, each in two views
+    assert used.count({'dtype': torch.bfloat16}) == 8
