@@ -7,6 +7,7 @@ tensors, and rules for ``torch.vmap``.
 """
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,9 @@ def _make_function(forward_op: Callable, backward_op: Callable, differentiable: 
                 grads[position] = grad
             return tuple(grads)
 
+    # torch.compile counts the parameters to tell whether forward takes a context.
+    Forward.forward.__signature__ = inspect.Signature(
+        [inspect.Parameter(f'x{i}', inspect.Parameter.POSITIONAL_ONLY) for i in range(arguments)])
     return Forward
 
 
