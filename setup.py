@@ -15,6 +15,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NoReturn
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
@@ -31,7 +32,7 @@ EXPORTS = CSRC / 'exports.map'
 
 # Stable ABI of torch 2.10: major, minor and patch are one byte each, so 10 is written 0x0A.
 TARGET_VERSION = '0x020A000000000000'
-KERNEL_SOURCE = CSRC / 'cpu' / 'tile_kernel.cpp'
+KERNEL_SOURCE = CSRC / 'cpu' / 'sample_kernel.cpp'
 KERNEL_SETS = {
     'baseline': [],
     'avx2': ['-mavx2', '-mfma'],
@@ -52,9 +53,15 @@ COMPILE_FLAGS = [
 ]
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """End the build with one clear message."""
     sys.exit(f'error: {message}')
+
+
+def report(message: str) -> None:
+    """Write one line of progress."""
+    sys.stderr.write(f'{message}\n')
+    sys.stderr.flush()
 
 
 def find_compiler() -> list[str]:
@@ -113,7 +120,7 @@ def run(command: list[str], target: Path) -> None:
     except OSError as error:
         fail(f'{command[0]} cannot be run: {error}. Set CXX to a C++ compiler.')
     if result.stderr.strip():
-        print(result.stderr, file=sys.stderr)
+        report(result.stderr)
     if result.returncode != 0:
         fail(f'the compiler failed on {target.name}: {shlex.join(command)}')
     target.with_suffix(target.suffix + '.cmd').write_text(shlex.join(command))
@@ -144,10 +151,12 @@ class BuildNative(build_ext):
             command += ['-MD', '-c', str(source), '-o', str(target)]
             jobs.append((command, target))
         stale = [
-            job for job in jobs if not is_current(job[1], job[0], read_depfile(job[1].with_suffix('.d')))
+            (command, target)
+            for command, target in jobs
+            if not is_current(target, command, read_depfile(target.with_suffix('.d')))
         ]
         for _, target in stale:
-            print(f'compiling {target}', flush=True)
+            report(f'compiling {target}')
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             list(pool.map(lambda job: run(*job), stale))
         self.link(compiler, [target for _, target in jobs], libraries, ext)
@@ -177,7 +186,7 @@ class BuildNative(build_ext):
         command += ['-Wl,--as-needed', '-ltorch_cpu', '-Wl,--no-undefined']
         command += [f'-Wl,--version-script={EXPORTS}']
         if not is_current(linked, command, [*objects, EXPORTS]):
-            print(f'linking {linked}', flush=True)
+            report(f'linking {linked}')
             run(command, linked)
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)

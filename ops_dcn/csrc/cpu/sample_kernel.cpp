@@ -1,8 +1,8 @@
 // The kernels of all operators, compiled once per instruction set (OPS_DCN_KERNELS names the set).
 //
-// A unit is one query of one group. A tile of units is staged first: positions, cells and corner
-// weights of all points, computed with one lane per point and written to a small buffer. Then the
-// units of the tile are gathered (or scattered) with one lane per channel.
+// A unit is one query of one group. It is staged first: positions, cells and corner weights of its
+// points, computed with one lane per point and written to a small ring. Some units later, when the
+// memory that was called in is there, it is gathered (or scattered) with one lane per channel.
 #include "kernel_set.h"
 #include "vector.h"
 
@@ -29,8 +29,6 @@ struct alignas(64) TapChunk {
   int64_t row_stride[kLanes<Real>];  // of the image, in elements
 };
 
-constexpr int64_t kTilePoints = 512;
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <typename Real>
@@ -38,23 +36,31 @@ struct Context {
   const Geometry* geometry;
   const Work* work;
   int64_t unit_chunks;  // chunks per unit
-  int64_t tile_units;
+  int64_t slots;        // units in the ring
   int64_t channels_total;
+  double reach;         // of a query's samples below its centre, as far as it can be guessed
   TapChunk<Real>* taps;
-  Chunk<Real>* tile;
+  Chunk<Real>* ring;
 };
 
-template <typename Real>
-int64_t tile_chunks(int64_t unit_chunks) {
-  const int64_t usual = kTilePoints / kLanes<Real>;
-  return unit_chunks > usual ? unit_chunks : usual;
+// Units wait in a ring of this many chunks (more if one unit needs more).
+constexpr int64_t kRingChunks = 16;
+
+// How far ahead memory is called in: points by elements of their stream, image rows beyond the
+// regular reach of the taps. (Learned offsets of a few pixels are common.)
+constexpr int64_t kPointsAhead = 512;
+constexpr double kRowsAhead = 3;
+constexpr int64_t kLineBytes = 64;
+
+int64_t ring_chunks(int64_t unit_chunks) {
+  return unit_chunks > kRingChunks ? unit_chunks : kRingChunks;
 }
 
 template <typename Real>
 int64_t scratch_size(int64_t points) {
   const int64_t chunks = ceil_div(points, kLanes<Real>);
   return chunks * static_cast<int64_t>(sizeof(TapChunk<Real>)) +
-         tile_chunks<Real>(chunks) * static_cast<int64_t>(sizeof(Chunk<Real>));
+         ring_chunks(chunks) * static_cast<int64_t>(sizeof(Chunk<Real>));
 }
 
 int64_t scratch_bytes(int64_t points) {
@@ -68,10 +74,12 @@ Context<Real> prepare(const Geometry& geometry, const Work& work) {
   context.geometry = &geometry;
   context.work = &work;
   context.unit_chunks = ceil_div(geometry.points, kLanes<Real>);
-  context.tile_units = tile_chunks<Real>(context.unit_chunks) / context.unit_chunks;
+  context.slots = ring_chunks(context.unit_chunks) / context.unit_chunks;
   context.channels_total = geometry.groups * geometry.channels;
   context.taps = static_cast<TapChunk<Real>*>(work.scratch);
-  context.tile = reinterpret_cast<Chunk<Real>*>(context.taps + context.unit_chunks);
+  context.ring = reinterpret_cast<Chunk<Real>*>(context.taps + context.unit_chunks);
+  const Tap& last = geometry.taps[geometry.points - 1];
+  context.reach = last.y * last.scale_y + kRowsAhead;
   for (int64_t i = 0; i < context.unit_chunks * kLanes<Real>; ++i) {
     // A level of negative size has no inside: padding lanes never contribute.
     const Tap none = {0, 0, 0, 0, -1, -1, 0};
@@ -160,25 +168,91 @@ OPS_DCN_INLINE void stage_softmax(const Real* logits, int64_t points, Chunk<Real
   }
 }
 
+// Walks through the units of a share of work, groups within queries.
+struct Cursor {
+  int64_t query, group, slot;
+
+  explicit Cursor(const Work& work) : query(work.query_begin), group(work.group_begin), slot(0) {}
+
+  void advance(const Work& work, int64_t slots) {
+    if (++group == work.group_end) {
+      group = work.group_begin;
+      ++query;
+    }
+    if (++slot == slots) slot = 0;
+  }
+};
+
+template <bool write, typename Real>
+OPS_DCN_INLINE void prefetch_run(const Real* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLineBytes / static_cast<int>(sizeof(Real))) {
+    __builtin_prefetch(from + i, write ? 1 : 0);
+  }
+}
+
+// The learned coordinates and weights of a unit, or their gradients.
+template <typename Real>
+struct PointData {
+  Real* coords;
+  Real* weights;
+
+  PointData(const Geometry& g, const void* all_coords, const void* all_weights, const Cursor& at)
+      : coords(static_cast<Real*>(const_cast<void*>(all_coords)) +
+               at.query * g.coord_query_stride + at.group * g.coord_group_stride),
+        weights(static_cast<Real*>(const_cast<void*>(all_weights)) +
+                at.query * g.weight_query_stride + at.group * g.weight_group_stride) {}
+};
+
+// Calls in what this unit and later ones need: points well ahead in their stream, results to be
+// written, and for a convolution the row of the image that comes into reach next. The hardware
+// does not see these streams, because they alternate. (No address of a prefetch can fault.)
 template <typename Real, bool backward>
-OPS_DCN_INLINE void stage_unit(
-    const Context<Real>& context, int64_t query, int64_t group, Chunk<Real>* chunks) {
+OPS_DCN_INLINE void prefetch_unit(
+    const Context<Real>& context, const Cursor& cursor, const PointData<Real>& points,
+    int64_t pixel_ahead) {
+  const Geometry& g = *context.geometry;
+  const Work& work = *context.work;
+  const int64_t channel = cursor.group * g.channels;
+  prefetch_run<false>(points.coords + kPointsAhead, 2 * g.points);
+  prefetch_run<false>(points.weights + kPointsAhead, g.points);
+  if constexpr (backward) {
+    const PointData<Real> grads(g, work.grad_coords, work.grad_weights, cursor);
+    prefetch_run<true>(grads.coords, 2 * g.points);
+    prefetch_run<true>(grads.weights, g.points);
+    prefetch_run<false>(
+        static_cast<const Real*>(work.grad_output) + cursor.query * context.channels_total +
+            channel, g.channels);
+  }
+  if (pixel_ahead < 0) return;
+  const int64_t at = pixel_ahead * context.channels_total + channel;
+  prefetch_run<false>(static_cast<const Real*>(work.value) + at, g.channels);
+  if constexpr (backward) prefetch_run<true>(static_cast<Real*>(work.grad_value) + at, g.channels);
+}
+
+template <typename Real, bool backward>
+OPS_DCN_INLINE void stage_unit(const Context<Real>& context, const Cursor& cursor) {
   const Geometry& g = *context.geometry;
   constexpr int lanes = kLanes<Real>;
-  const Real* coords = static_cast<const Real*>(context.work->coords) +
-                       query * g.coord_query_stride + group * g.coord_group_stride;
-  const Real* weights = static_cast<const Real*>(context.work->weights) +
-                        query * g.weight_query_stride + group * g.weight_group_stride;
-  const int64_t row = query / g.query_columns, column = query - row * g.query_columns;
-  const Real centre_x = static_cast<Real>(g.origin_x + g.step_x * static_cast<double>(column));
-  const Real centre_y = static_cast<Real>(g.origin_y + g.step_y * static_cast<double>(row));
-  if (g.softmax) stage_softmax(weights, g.points, chunks);
+  Chunk<Real>* chunks = context.ring + cursor.slot * context.unit_chunks;
+  const PointData<Real> points(g, context.work->coords, context.work->weights, cursor);
+  const int64_t row = cursor.query / g.query_columns;
+  const int64_t column = cursor.query - row * g.query_columns;
+  const double centre_x = g.origin_x + g.step_x * static_cast<double>(column);
+  const double centre_y = g.origin_y + g.step_y * static_cast<double>(row);
+  const bool convolution = g.step_y > 0;
+  const int64_t pixel_ahead =
+      convolution ? static_cast<int64_t>(centre_y + context.reach) * g.taps[0].width +
+                        static_cast<int64_t>(centre_x)
+                  : -1;
+  prefetch_unit<Real, backward>(context, cursor, points, pixel_ahead);
+  if (g.softmax) stage_softmax(points.weights, g.points, chunks);
   for (int64_t i = 0; i < context.unit_chunks; ++i) {
     const int64_t begin = i * lanes, count = g.points - begin;
     const Native<Real> weight = g.softmax ? load<Native<Real>>(chunks[i].weight)
-                                          : load_first(weights + begin, count);
+                                          : load_first(points.weights + begin, count);
     stage_chunk<Real, backward>(
-        context.taps[i], coords + 2 * begin, weight, count, centre_x, centre_y, chunks + i);
+        context.taps[i], points.coords + 2 * begin, weight, count, static_cast<Real>(centre_x),
+        static_cast<Real>(centre_y), chunks + i);
   }
 }
 
@@ -324,15 +398,13 @@ OPS_DCN_INLINE void scatter_block(
 // Gradients of coordinates and weights from the dot products of a unit.
 template <typename Real>
 OPS_DCN_INLINE void finish_unit(
-    const Context<Real>& context, int64_t query, int64_t group, Chunk<Real>* chunks) {
+    const Context<Real>& context, const Cursor& cursor, Chunk<Real>* chunks) {
   using V = Native<Real>;
   using I = NativeInt<Real>;
   constexpr int lanes = kLanes<Real>;
   const Geometry& g = *context.geometry;
-  Real* grad_coords = static_cast<Real*>(context.work->grad_coords) +
-                      query * g.coord_query_stride + group * g.coord_group_stride;
-  Real* grad_weights = static_cast<Real*>(context.work->grad_weights) +
-                       query * g.weight_query_stride + group * g.weight_group_stride;
+  const PointData<Real> grads(
+      g, context.work->grad_coords, context.work->grad_weights, cursor);
   V mean{};
   for (int64_t i = 0; i < context.unit_chunks; ++i) {
     Chunk<Real>& chunk = chunks[i];
@@ -353,47 +425,42 @@ OPS_DCN_INLINE void finish_unit(
     const V grad_y = active ? tap.scale_y * weight * slope_y<V>(fx, v) : V{};
     V low, high;
     join_pairs<Real>(grad_x, grad_y, &low, &high);
-    store_first(grad_coords + 2 * begin, low, 2 * count);
-    store_first(grad_coords + 2 * begin + lanes, high, 2 * count - lanes);
+    store_first(grads.coords + 2 * begin, low, 2 * count);
+    store_first(grads.coords + 2 * begin + lanes, high, 2 * count - lanes);
     if (g.softmax) {
       store(chunk.fx, grad_weight);
       mean += active ? weight * grad_weight : V{};
     } else {
-      store_first(grad_weights + begin, grad_weight, count);
+      store_first(grads.weights + begin, grad_weight, count);
     }
   }
   if (!g.softmax) return;
   const Real total = sum_lanes<Real>(mean);
   for (int64_t i = 0; i < context.unit_chunks; ++i) {
     const V grad = load<V>(chunks[i].weight) * (load<V>(chunks[i].fx) - total);
-    store_first(grad_weights + i * lanes, grad, g.points - i * lanes);
+    store_first(grads.weights + i * lanes, grad, g.points - i * lanes);
   }
 }
 
-// Calls `body(query, group, chunks)` for the staged units of `work`, tile by tile.
+// Calls `body(cursor, chunks)` for every unit of the work. A unit is staged `slots` units
+// before its turn, so that its cache lines arrive in time and the two kinds of work overlap.
 template <typename Real, bool backward, typename Body>
 OPS_DCN_INLINE void for_units(const Context<Real>& context, const Body& body) {
   const Work& work = *context.work;
-  const int64_t groups = work.group_end - work.group_begin;
-  const int64_t units = (work.query_end - work.query_begin) * groups;
-  int64_t query = work.query_begin, group = work.group_begin;
-  const auto advance = [&] {
-    if (++group == work.group_end) {
-      group = work.group_begin;
-      ++query;
-    }
-  };
-  for (int64_t done = 0; done < units; done += context.tile_units) {
-    const int64_t left = units - done;
-    const int64_t count = left < context.tile_units ? left : context.tile_units;
-    const int64_t first_query = query, first_group = group;
-    for (int64_t i = 0; i < count; ++i, advance()) {
-      stage_unit<Real, backward>(context, query, group, context.tile + i * context.unit_chunks);
-    }
-    query = first_query;
-    group = first_group;
-    for (int64_t i = 0; i < count; ++i, advance()) {
-      body(query, group, context.tile + i * context.unit_chunks);
+  const int64_t units =
+      (work.query_end - work.query_begin) * (work.group_end - work.group_begin);
+  const int64_t slots = units < context.slots ? units : context.slots;
+  Cursor ahead(work), current(work);
+  for (int64_t i = 0; i < slots; ++i) {
+    stage_unit<Real, backward>(context, ahead);
+    ahead.advance(work, slots);
+  }
+  for (int64_t i = 0; i < units; ++i) {
+    body(current, context.ring + current.slot * context.unit_chunks);
+    current.advance(work, slots);
+    if (i + slots < units) {
+      stage_unit<Real, backward>(context, ahead);
+      ahead.advance(work, slots);
     }
   }
 }
@@ -403,9 +470,9 @@ void forward(const Geometry& geometry, const Work& work) {
   const Context<Real> context = prepare<Real>(geometry, work);
   const Real* value = static_cast<const Real*>(work.value);
   Real* output = static_cast<Real*>(work.output);
-  for_units<Real, false>(context, [&](int64_t query, int64_t group, Chunk<Real>* chunks) {
-    const int64_t channel = group * geometry.channels;
-    Real* to = output + query * context.channels_total + channel;
+  for_units<Real, false>(context, [&](const Cursor& at, Chunk<Real>* chunks) {
+    const int64_t channel = at.group * geometry.channels;
+    Real* to = output + at.query * context.channels_total + channel;
     for_blocks<Real>(geometry.channels, [&](auto block, int64_t first) {
       gather_block<Real>(block, context, chunks, value + channel + first, to + first);
     });
@@ -418,15 +485,15 @@ void backward(const Geometry& geometry, const Work& work) {
   const Real* value = static_cast<const Real*>(work.value);
   const Real* grad_output = static_cast<const Real*>(work.grad_output);
   Real* grad_value = static_cast<Real*>(work.grad_value);
-  for_units<Real, true>(context, [&](int64_t query, int64_t group, Chunk<Real>* chunks) {
-    const int64_t channel = group * geometry.channels;
-    const Real* from = grad_output + query * context.channels_total + channel;
+  for_units<Real, true>(context, [&](const Cursor& at, Chunk<Real>* chunks) {
+    const int64_t channel = at.group * geometry.channels;
+    const Real* from = grad_output + at.query * context.channels_total + channel;
     for_blocks<Real>(geometry.channels, [&](auto block, int64_t first) {
       scatter_block<Real>(
           block, context, chunks, value + channel + first, grad_value + channel + first,
           from + first);
     });
-    finish_unit<Real>(context, query, group, chunks);
+    finish_unit<Real>(context, at, chunks);
   });
 }
 
