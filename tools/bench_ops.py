@@ -248,8 +248,8 @@ def measure(case: Case, threads: list[int], repetitions: int) -> dict[str, dict[
     repeats = {}
     for name, call in calls.items():
         set_threads(threads[0])
-        call()
-        repeats[name] = max(1, int(REPETITION_S / timed(call, 1)))
+        shortest = min(timed(call, 1) for _ in range(3))
+        repeats[name] = max(1, int(REPETITION_S / shortest))
     runs = {name: {count: [] for count in threads} for name in calls}
     for repetition in range(repetitions):
         report(f'\r{case.op} {case.shape}: repetition {repetition + 1}/{repetitions} ')
@@ -371,7 +371,8 @@ def main() -> None:
     bandwidth = {count: 1e-9 / seconds for count, seconds in copy.items()}
     speeds = ', '.join(f'{speed:.1f} GB/s with {count}' for count, speed in bandwidth.items())
     print(f'torch {torch.__version__}, {args.device} ({backend}), {platform.machine()}')
-    print(f'copy (read + write), by threads: {speeds}; medians of {repetitions} interleaved repetitions')
+    print(f'copy (read + write), by threads: {speeds}')
+    print(f'medians of {repetitions} interleaved repetitions')
     print_table(records)
     if args.json is not None:
         summary = {
