@@ -38,7 +38,11 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     """Parse the command line, run a tool, and turn bad input into a message and exit code 2."""
     _quieten()
     try:
-        return tool(parser.parse_args(argv))
+        code = tool(parser.parse_args(argv))
+        if torch_dist.is_initialized():
+            # A process that leaves while another still writes its results can abort in gloo.
+            torch_dist.barrier()
+        return code
     except SystemExit as stop:  # argparse has already said why
         return stop.code if isinstance(stop.code, int) else 2
     except UserError as error:
@@ -51,7 +55,7 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         sys.stderr.write(f'{parser.prog}: stopped by the user\n')
         return 130
     finally:
-        if torch_dist.is_available() and torch_dist.is_initialized():
+        if torch_dist.is_initialized():
             torch_dist.destroy_process_group()
 
 
@@ -61,12 +65,13 @@ def _quieten() -> None:
                  'On January 1, 2023, MMCV', 'TypedStorage is deprecated',
                  'faster_coco_eval is not installed', '`reduce_zero_label` will be deprecated',
                  'Default ``avg_non_ignore`` is False',
-                 'Setting (OMP|MKL)_NUM_THREADS', '`broadcast_buffers` is deprecated'):
+                 'Setting (OMP|MKL)_NUM_THREADS', '`broadcast_buffers` is deprecated',
+                 'The draw is False', 'Warning: The (bbox|polygon) is out of bounds'):
         warnings.filterwarnings('ignore', message=text)
 
 
 def format_metrics(metrics: dict[str, SupportsFloat] | None) -> str:
-    """Metrics as ``name=0.1234`` in one line."""
-    if not metrics:
-        return 'no metrics'
-    return ' '.join(f'{name}={float(value):.4f}' for name, value in metrics.items())
+    """Metrics as ``name=0.1234`` in one line, without those that COCO marks as undefined (-1)."""
+    values = {name: float(value) for name, value in (metrics or {}).items()}
+    return ' '.join(f'{name}={value:.4f}' for name, value in values.items()
+                    if value != -1) or 'no metrics'
