@@ -207,7 +207,7 @@ class PlatformWheel(bdist_wheel):
 
 setup(
     packages=find_packages(include=['ops_dcn*', 'mm*_custom*']),
-    package_data={'ops_dcn': ['csrc/*.*', 'csrc/*/*.*', 'py.typed']},
+    package_data={'ops_dcn': ['csrc/*.*', 'csrc/*/*.*']},
     ext_modules=[Extension('ops_dcn._cpu', sources=[])],
     cmdclass={'build_ext': BuildNative, 'bdist_wheel': PlatformWheel},
     zip_safe=False,

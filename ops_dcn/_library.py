@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from pathlib import Path
 
 import torch
@@ -52,7 +53,8 @@ def backends() -> dict[str, str | None]:
     name = isa()
     if name is None:
         raise ValueError(
-            'OPS_DCN_CPU_ISA is not valid: expected baseline, avx2 or avx512, as far as this CPU '
-            'and build offer it; unset it to use the best'
+            f'OPS_DCN_CPU_ISA is not valid: got {os.environ.get("OPS_DCN_CPU_ISA")!r}, expected '
+            'baseline, avx2 or avx512, as far as this CPU and build offer it; unset it to use '
+            'the best'
         )
     return {'cpu': name.decode(), 'cuda': None}
