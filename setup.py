@@ -6,6 +6,7 @@ ABI: one build serves every Python and every torch from 2.10 on, hence the tag p
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -85,6 +86,9 @@ def find_torch() -> tuple[list[Path], list[Path]]:
             'torch is not installed for this Python: install torch >= 2.10, then run pip with '
             '--no-build-isolation, so that the build sees it.'
         )
+    version = importlib.metadata.version('torch')
+    if tuple(int(part) for part in version.split('.')[:2]) < (2, 10):
+        fail(f'torch is too old: got {version}, expected >= 2.10; run pip install "torch>=2.10".')
     package = Path(spec.origin).parent
     include, library = package / 'include', package / 'lib'
     if not (include / 'torch' / 'csrc' / 'stable' / 'library.h').is_file():
