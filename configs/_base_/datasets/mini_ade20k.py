@@ -10,6 +10,7 @@ train_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='RandomResize', scale=(160, 128), ratio_range=(0.9, 1.3), keep_ratio=True),
     dict(type='RandomCrop', crop_size=(128, 128), cat_max_ratio=0.97),
+    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
@@ -20,8 +21,10 @@ test_pipeline = [
 ]
 train_dataloader = dict(
     batch_size=8, num_workers=1,
-    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline))
+    dataset=dict(type='BaseSegDataset', reduce_zero_label=True, data_root=data_root,
+                 metainfo=metainfo, pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers=1,
-    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline))
+    dataset=dict(type='BaseSegDataset', reduce_zero_label=True, data_root=data_root,
+                 metainfo=metainfo, pipeline=test_pipeline))
 test_dataloader = val_dataloader
