@@ -192,10 +192,9 @@ void add_copies(
 void clear_padding(const Geometry& g, const Work& work, int64_t element) {
   const int64_t used = g.groups * g.coord_group_stride, padding = g.coord_query_stride - used;
   if (padding == 0) return;
-  char* row = static_cast<char*>(work.grad_coords) + work.query_begin * g.coord_query_stride * element;
   for (int64_t q = work.query_begin; q < work.query_end; ++q) {
+    char* row = static_cast<char*>(work.grad_coords) + q * g.coord_query_stride * element;
     std::memset(row + used * element, 0, padding * element);
-    row += g.coord_query_stride * element;
   }
 }
 

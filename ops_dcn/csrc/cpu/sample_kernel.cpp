@@ -101,21 +101,10 @@ Context<Real> prepare(const Geometry& geometry, const Work& work) {
   return context;
 }
 
-// Splits a position into cell and fraction; the position must be within the range of Int.
-template <typename Real>
-OPS_DCN_INLINE NativeInt<Real> split_floor(Native<Real> x, Native<Real>* fraction) {
-  using V = Native<Real>;
-  using I = NativeInt<Real>;
-  I cell = __builtin_convertvector(x, I);
-  cell += __builtin_convertvector(cell, V) > x;  // truncation to floor; true is -1
-  *fraction = x - __builtin_convertvector(cell, V);
-  return cell;
-}
-
 template <typename Real, bool backward>
 OPS_DCN_INLINE void stage_chunk(
-    const TapChunk<Real>& tap, const Real* coords, Native<Real> weight, int64_t count, Real centre_x,
-    Real centre_y, Chunk<Real>* chunk) {
+    const TapChunk<Real>& tap, const Real* coords, Native<Real> weight, int64_t count,
+    Real centre_x, Real centre_y, Chunk<Real>* chunk) {
   using V = Native<Real>;
   using I = NativeInt<Real>;
   constexpr int lanes = kLanes<Real>;
@@ -129,12 +118,13 @@ OPS_DCN_INLINE void stage_chunk(
   const I active = (x > Real(-1)) & (x < tap.width) & (y > Real(-1)) & (y < tap.height);
   x = active ? x : V{};
   y = active ? y : V{};
-  V fx, fy;
-  const I column = split_floor<Real>(x, &fx);
-  const I row = split_floor<Real>(y, &fy);
+  const V cell_x = floor_lanes<Real>(x), cell_y = floor_lanes<Real>(y);
+  const V fx = x - cell_x, fy = y - cell_y;
+  const I column = __builtin_convertvector(cell_x, I), row = __builtin_convertvector(cell_y, I);
   const I left = active & (column >= 0), right = active & (column < tap.last_column);
   const I top = row >= 0, bottom = row < tap.last_row;
-  const I corners = (left & top & 1) | (right & top & 2) | (left & bottom & 4) | (right & bottom & 8);
+  const I corners =
+      (left & top & 1) | (right & top & 2) | (left & bottom & 4) | (right & bottom & 8);
   V corner_weight[kCorners];
   corner_weights<V>(fx, fy, weight, corner_weight);
   store(chunk->pixel, I(tap.start + row * tap.columns + column));
@@ -170,16 +160,21 @@ OPS_DCN_INLINE void stage_softmax(const Real* logits, int64_t points, Chunk<Real
 
 // Walks through the units of a share of work, groups within queries.
 struct Cursor {
-  int64_t query, group, slot;
+  int64_t query, row, column;  // the same place twice
+  int64_t group, slot;
 
-  explicit Cursor(const Work& work) : query(work.query_begin), group(work.group_begin), slot(0) {}
+  Cursor(const Geometry& g, const Work& work)
+      : query(work.query_begin), row(query / g.query_columns), column(query % g.query_columns),
+        group(work.group_begin), slot(0) {}
 
-  void advance(const Work& work, int64_t slots) {
-    if (++group == work.group_end) {
-      group = work.group_begin;
-      ++query;
-    }
+  void advance(const Geometry& g, const Work& work, int64_t slots) {
     if (++slot == slots) slot = 0;
+    if (++group < work.group_end) return;
+    group = work.group_begin;
+    ++query;
+    if (++column < g.query_columns) return;
+    column = 0;
+    ++row;
   }
 };
 
@@ -235,10 +230,8 @@ OPS_DCN_INLINE void stage_unit(const Context<Real>& context, const Cursor& curso
   constexpr int lanes = kLanes<Real>;
   Chunk<Real>* chunks = context.ring + cursor.slot * context.unit_chunks;
   const PointData<Real> points(g, context.work->coords, context.work->weights, cursor);
-  const int64_t row = cursor.query / g.query_columns;
-  const int64_t column = cursor.query - row * g.query_columns;
-  const double centre_x = g.origin_x + g.step_x * static_cast<double>(column);
-  const double centre_y = g.origin_y + g.step_y * static_cast<double>(row);
+  const double centre_x = g.origin_x + g.step_x * static_cast<double>(cursor.column);
+  const double centre_y = g.origin_y + g.step_y * static_cast<double>(cursor.row);
   const bool convolution = g.step_y > 0;
   const int64_t pixel_ahead =
       convolution ? static_cast<int64_t>(centre_y + context.reach) * g.taps[0].width +
@@ -446,21 +439,22 @@ OPS_DCN_INLINE void finish_unit(
 // before its turn, so that its cache lines arrive in time and the two kinds of work overlap.
 template <typename Real, bool backward, typename Body>
 OPS_DCN_INLINE void for_units(const Context<Real>& context, const Body& body) {
+  const Geometry& geometry = *context.geometry;
   const Work& work = *context.work;
   const int64_t units =
       (work.query_end - work.query_begin) * (work.group_end - work.group_begin);
   const int64_t slots = units < context.slots ? units : context.slots;
-  Cursor ahead(work), current(work);
+  Cursor ahead(geometry, work), current(geometry, work);
   for (int64_t i = 0; i < slots; ++i) {
     stage_unit<Real, backward>(context, ahead);
-    ahead.advance(work, slots);
+    ahead.advance(geometry, work, slots);
   }
   for (int64_t i = 0; i < units; ++i) {
     body(current, context.ring + current.slot * context.unit_chunks);
-    current.advance(work, slots);
+    current.advance(geometry, work, slots);
     if (i + slots < units) {
       stage_unit<Real, backward>(context, ahead);
-      ahead.advance(work, slots);
+      ahead.advance(geometry, work, slots);
     }
   }
 }

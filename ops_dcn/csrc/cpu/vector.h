@@ -124,6 +124,24 @@ OPS_DCN_INLINE void store_first(Real* to, Native<Real> v, int64_t count) {
 #endif
 }
 
+// Rounds down; the lanes must be within the range of Int.
+template <typename Real>
+OPS_DCN_INLINE Native<Real> floor_lanes(Native<Real> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Real) == 4) return (Native<Real>)_mm512_floor_ps((__m512)x);
+  if constexpr (sizeof(Real) == 8) return (Native<Real>)_mm512_floor_pd((__m512d)x);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(Real) == 4) return (Native<Real>)_mm256_floor_ps((__m256)x);
+  if constexpr (sizeof(Real) == 8) return (Native<Real>)_mm256_floor_pd((__m256d)x);
+#else
+  using V = Native<Real>;
+  using I = NativeInt<Real>;
+  I whole = __builtin_convertvector(x, I);
+  whole += __builtin_convertvector(whole, V) > x;  // truncation to floor; true is -1
+  return __builtin_convertvector(whole, V);
+#endif
+}
+
 #if defined(__clang__)
 #define OPS_DCN_SHUFFLE(T, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -178,7 +196,8 @@ OPS_DCN_INLINE Vector<float, lanes / 2> fold(Vector<float, lanes> v) {
 
 // One transposed step: lane pairs of a and b are added up and interleaved.
 template <int lanes>
-OPS_DCN_INLINE Vector<float, lanes> add_interleaved(Vector<float, lanes> a, Vector<float, lanes> b) {
+OPS_DCN_INLINE Vector<float, lanes> add_interleaved(
+    Vector<float, lanes> a, Vector<float, lanes> b) {
   using Index = Vector<int32_t, lanes>;
   if constexpr (lanes == 16) {
     return OPS_DCN_SHUFFLE(
@@ -242,9 +261,9 @@ OPS_DCN_INLINE Real sum_lanes(Native<Real> v) {
   return sum;
 }
 
-// The constants of exp_negative. exp(limit) is just above the smallest normal number; ln 2 is in two
-// parts, the first with trailing zero bits, so that its multiples are exact; degree: of the Taylor
-// polynomial that is exact to rounding for |r| <= ln(2)/2.
+// The constants of exp_negative. exp(limit) is just above the smallest normal number; ln 2 is in
+// two parts, the first with trailing zero bits, so that its multiples are exact; degree: of the
+// Taylor polynomial that is exact to rounding for |r| <= ln(2)/2.
 template <typename Real>
 struct ExpConstants;
 template <>
