@@ -29,9 +29,8 @@ def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_si
           stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
           offset_scale: float = 1.0, remove_center: bool = False) -> Tensor:
     """Core of DCNv3; shapes and meaning as in :func:`ops_dcn.dcnv3`."""
-    points = _kernel_points(value, kernel_size, stride, padding, dilation, offset_scale,
-                            remove_center)
-    taps = points[0].shape[-1]
+    points = _kernel_points(value, kernel_size, stride, padding, dilation, remove_center)
+    taps = points[0][1].shape[0]
     offset = offset.unflatten(-1, (groups, taps, 2))
     return _deform(value, offset, mask.unflatten(-1, (groups, taps)), points, offset_scale)
 
@@ -40,9 +39,8 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
           stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
           offset_scale: float = 1.0, remove_center: bool = False, softmax: bool = False) -> Tensor:
     """Core of DCNv4; shapes and meaning as in :func:`ops_dcn.dcnv4`."""
-    points = _kernel_points(value, kernel_size, stride, padding, dilation, offset_scale,
-                            remove_center)
-    taps = points[0].shape[-1]
+    points = _kernel_points(value, kernel_size, stride, padding, dilation, remove_center)
+    taps = points[0][1].shape[0]
     packed = offset_mask[..., :3 * taps * groups].unflatten(-1, (groups, 3 * taps))
     mask = packed[..., 2 * taps:]
     if softmax:
@@ -84,9 +82,12 @@ def _compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _kernel_points(value: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPair,
-                   dilation: IntPair, offset_scale: float,
-                   remove_center: bool) -> tuple[Tensor, Tensor]:
-    """Positions x (Wo, K) and y (Ho, K) of the taps without learned offset, in input pixels."""
+                   dilation: IntPair, remove_center: bool
+                   ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Integer centers and, relative to them, taps (K,), in input pixels.
+
+    Returns x (centers (Wo,), taps) and y (centers (Ho,), taps).
+    """
     kernel, steps, pads, dilations = map(pair, (kernel_size, stride, padding, dilation))
     kh, kw = kernel
     # Taps are numbered column by column: the horizontal index is the outer loop.
@@ -101,12 +102,12 @@ def _kernel_points(value: Tensor, kernel_size: IntPair, stride: IntPair, padding
         size = output_size(value.shape[1 + axis], kernel[axis], step, pad, dilate)
         half = dilate * (kernel[axis] - 1) // 2
         center = torch.arange(size, device=value.device) * step - pad + half
-        reach = (tap * dilate - half).to(_compute_dtype(value)) * offset_scale
-        axes.append(center[:, None] + reach)
+        axes.append((center, tap * dilate - half))
     return axes[0], axes[1]
 
 
-def _deform(value: Tensor, offset: Tensor, mask: Tensor, points: tuple[Tensor, Tensor],
+def _deform(value: Tensor, offset: Tensor, mask: Tensor,
+            points: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
             offset_scale: float) -> Tensor:
     """Sum over the taps of ``mask`` (N, Ho, Wo, G, K) times samples of ``value`` (N, H, W, C).
 
@@ -115,8 +116,9 @@ def _deform(value: Tensor, offset: Tensor, mask: Tensor, points: tuple[Tensor, T
     dtype = _compute_dtype(value)
     height, width, channels = value.shape[1:]
     groups = mask.shape[3]
-    x = points[0][:, None] + offset[..., 0].to(dtype) * offset_scale
-    y = points[1][:, None, None] + offset[..., 1].to(dtype) * offset_scale
+    (center_x, tap_x), (center_y, tap_y) = points
+    x = center_x[:, None, None] + offset_scale * (tap_x + offset[..., 0].to(dtype))
+    y = center_y[:, None, None, None] + offset_scale * (tap_y + offset[..., 1].to(dtype))
     pixels = value.to(dtype).unflatten(-1, (groups, channels // groups)).flatten(1, 2)
     x, y, weight = (t.flatten(1, 2).unsqueeze(-2) for t in (x, y, mask.to(dtype)))
     out = _sample_and_sum(pixels, x, y, weight, height, width, 0)
