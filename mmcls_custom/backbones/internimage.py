@@ -29,7 +29,7 @@ _NUM_LEVELS = 4
 # Layer scale is the downstream (detection, segmentation) setting. ImageNet training starts tiny and
 # large models differently: T has none, S/B/L/XL start at 1e-5, which the config says explicitly.
 INTERNIMAGE_ARCHS: dict[str, dict[str, Any]] = {
-    'pico': dict(channels=32, depths=(1, 1, 2, 1), groups=(2, 4, 8, 16), mlp_ratio=3.0),
+    'pico': dict(channels=32, depths=(1, 1, 2, 1), groups=(8, 16, 32, 64), mlp_ratio=3.0),
     'tiny': dict(channels=64, depths=(4, 4, 18, 4), groups=(4, 8, 16, 32), layer_scale=1.0),
     'small': dict(channels=80, depths=(4, 4, 21, 4), groups=(5, 10, 20, 40), layer_scale=1.0,
                   post_norm=True),
