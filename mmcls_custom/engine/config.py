@@ -18,7 +18,8 @@ def load_config(path: str, options: list[str] | None = None) -> Config:
 
     Args:
         path: Config file.
-        options: Overrides such as ``train_cfg.max_iters=10``; the key must exist in the config.
+        options: Overrides such as ``train_cfg.max_iters=10``. The key must exist in the config, or
+            be an argument of something that has a ``type``.
 
     Raises:
         UserError: The file is missing, malformed, or an option names no key of it.
@@ -63,6 +64,9 @@ def _apply_option(cfg: Config, option: str) -> None:
                 raise UserError(f'--cfg-options is not valid: got {key!r}, expected an index below '
                                 f'{len(node)} after {".".join(parts[:depth])}')
             part = int(part)
+        elif isinstance(node, dict) and 'type' in node:
+            # New arguments are for the constructor to judge, which knows those with a default.
+            node.setdefault(part, ConfigDict())
         elif not isinstance(node, dict) or part not in node:
             above = '.'.join(parts[:depth]) or 'the config'
             known = list(node) if isinstance(node, dict) else []
