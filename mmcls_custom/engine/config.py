@@ -64,7 +64,7 @@ def _apply_option(cfg: Config, option: str) -> None:
                 raise UserError(f'--cfg-options is not valid: got {key!r}, expected an index below '
                                 f'{len(node)} after {".".join(parts[:depth])}')
             part = int(part)
-        elif isinstance(node, dict) and 'type' in node:
+        elif isinstance(node, dict) and ('type' in node or not node):
             # New arguments are for the constructor to judge, which knows those with a default.
             node.setdefault(part, ConfigDict())
         elif not isinstance(node, dict) or part not in node:
