@@ -1,10 +1,10 @@
-"""Classifier, FlashInternImage-pico, 1,000 iterations on the mini ImageNet set.
+"""Classifier, FlashInternImage-pico, 2,000 iterations on the mini ImageNet set.
 
 Gate (``make learn``): top-1 >= 88 %.
 """
 _base_ = [
     '../_base_/models/flash-internimage_cls.py', '../_base_/datasets/mini_imagenet.py',
-    '../_base_/schedules/mini_1k.py', '../_base_/runtime/mini_cls.py'
+    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_cls.py'
 ]
 model = dict(
     backbone=dict(arch='pico', layer_scale=1.0, drop_path_rate=0.0),
