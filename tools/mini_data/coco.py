@@ -11,7 +11,7 @@ from .scenes import Scene, add_crowd, add_object, finish, new_scene, save_jpeg
 from .sources import LICENSES, PHOTOS
 from .store import Job, scaled, write_json
 
-COUNTS = {'train': 1000, 'val': 150}
+COUNTS = {'train': 1600, 'val': 150}
 SIZES = ((160, 128),) * 14 + ((128, 160),) * 3 + ((144, 144), (192, 120), (150, 113))
 _FIRST_ID = {'train': 200001, 'val': 139}
 _LICENSE_IDS = {name: number for number, name in enumerate(LICENSES, 1)}
@@ -32,7 +32,7 @@ def draw_size(rng: np.random.Generator, name: str, smallest: float, largest: flo
 def _draw_scene(rng: np.random.Generator, index: int, split: str) -> Scene:
     """A scene of its own kind: every 25th picture is empty, every 30th holds a crowd."""
     size = SIZES[int(rng.integers(len(SIZES)))]
-    scene = new_scene(rng, size, split, depth=0.75)
+    scene = new_scene(rng, size, split, depth=0.6)
     if index % 25 == 24:
         return scene
     if index % 30 == 10:

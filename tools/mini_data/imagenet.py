@@ -7,7 +7,7 @@ from .classes import IMAGENET_CLASSES, SPLITS
 from .scenes import add_object, finish, new_scene, save_jpeg
 from .store import Job, scaled
 
-COUNTS = {'train': 400, 'val': 30}
+COUNTS = {'train': 600, 'val': 30}
 """Pictures per class."""
 
 SIZES = ((64, 64),) * 8 + ((76, 64), (64, 76))

@@ -77,6 +77,8 @@ def new_scene(rng: np.random.Generator, size: tuple[int, int], split: str,
     pixels = photo.resize(size, Image.Resampling.BILINEAR, box=crop)
     flipped = bool(rng.integers(2))
     image = np.asarray(pixels, dtype=np.float64)[:, ::-1 if flipped else 1]
+    # A handful of photographs must stand for all the world: their colours are shuffled, too.
+    image = image[..., rng.permutation(3)]
     image = (image - image.mean((0, 1))) * depth + image.mean((0, 1))
     image = image * rng.uniform(0.7, 1.1) * rng.uniform(0.88, 1.12, 3) + rng.uniform(-15, 25)
     fine = (height * SUPERSAMPLING, width * SUPERSAMPLING)

@@ -45,14 +45,14 @@ PHOTOS = {photo.name: photo for photo in (
     Photo('astronaut', 'skimage', 'data/astronaut.png', 'train', CC0),
     Photo('brick', 'skimage', 'data/brick.png', 'train', CC0),
     Photo('chelsea', 'skimage', 'data/chelsea.png', 'train', CC0),
-    Photo('china', 'sklearn', 'datasets/images/china.jpg', 'train', CC_BY),
     Photo('coffee', 'skimage', 'data/coffee.png', 'train', CC0),
     Photo('grass', 'skimage', 'data/grass.png', 'train', CC0),
+    Photo('gravel', 'skimage', 'data/gravel.png', 'train', CC0),
     Photo('immunohistochemistry', 'skimage', 'data/ihc.png', 'train', CC0),
+    Photo('rocket', 'skimage', 'data/rocket.jpg', 'train', CC0),
     Photo('camera', 'skimage', 'data/camera.png', 'val', CC0),
+    Photo('china', 'sklearn', 'datasets/images/china.jpg', 'val', CC_BY),
     Photo('flower', 'sklearn', 'datasets/images/flower.jpg', 'val', CC_BY),
-    Photo('gravel', 'skimage', 'data/gravel.png', 'val', CC0),
-    Photo('rocket', 'skimage', 'data/rocket.jpg', 'val', CC0),
 )}
 
 _DISTRIBUTIONS = {'skimage': 'scikit-image', 'sklearn': 'scikit-learn'}
