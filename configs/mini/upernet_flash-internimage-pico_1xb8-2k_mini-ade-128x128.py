@@ -1,10 +1,10 @@
-"""UperNet, FlashInternImage-pico, 1,000 iterations on the mini ADE20K set.
+"""UperNet, FlashInternImage-pico, 2,000 iterations on the mini ADE20K set.
 
 Gate (``make learn``): mIoU >= 0.50. Background covers most pixels, so it weighs less in the loss.
 """
 _base_ = [
     '../_base_/models/upernet_flash-internimage.py', '../_base_/datasets/mini_ade20k.py',
-    '../_base_/schedules/mini_1k.py', '../_base_/runtime/mini_seg.py'
+    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_seg.py'
 ]
 norm_cfg = dict(type='BN')
 class_weight = [0.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
