@@ -25,21 +25,21 @@ def plan(seed: int, scale: float) -> list[Job]:
 
 def draw_size(rng: np.random.Generator, name: str, smallest: float, largest: float) -> float:
     """Size of an object in pixels, from small to large; digits need room for their strokes."""
-    low = smallest * 1.6 if name.startswith('digit_') else smallest
+    low = smallest * 1.5 if name.startswith('digit_') else smallest
     return float(low * (largest / low) ** (rng.uniform() ** 0.8))
 
 
 def _draw_scene(rng: np.random.Generator, index: int, split: str) -> Scene:
     """A scene of its own kind: every 25th picture is empty, every 30th holds a crowd."""
     size = SIZES[int(rng.integers(len(SIZES)))]
-    scene = new_scene(rng, size, split, depth=0.6)
+    scene = new_scene(rng, size, split, depth=0.4)
     if index % 25 == 24:
         return scene
     if index % 30 == 10:
         add_crowd(rng, scene, COCO_CLASSES[int(rng.integers(len(COCO_CLASSES)))], split)
-    for _ in range(int(rng.integers(1, 6))):
+    for _ in range(int(rng.integers(1, 5))):
         name = COCO_CLASSES[int(rng.integers(len(COCO_CLASSES)))]
-        add_object(rng, scene, name, draw_size(rng, name, 20, 90), split)
+        add_object(rng, scene, name, draw_size(rng, name, 24, 90), split)
     return scene
 
 

@@ -13,10 +13,10 @@ from PIL import Image
 from .silhouettes import SUPERSAMPLING, draw
 from .sources import load_photo, photo_names
 
-MIN_VISIBLE = 0.7
+MIN_VISIBLE = 0.8
 """Least share of an object that others and the border of the picture leave visible."""
 
-MIN_CONTRAST = 100
+MIN_CONTRAST = 120
 """Least distance in RGB between an object's colours and the mean of what it covers."""
 
 _TRIES = 30
@@ -77,8 +77,6 @@ def new_scene(rng: np.random.Generator, size: tuple[int, int], split: str,
     pixels = photo.resize(size, Image.Resampling.BILINEAR, box=crop)
     flipped = bool(rng.integers(2))
     image = np.asarray(pixels, dtype=np.float64)[:, ::-1 if flipped else 1]
-    # A handful of photographs must stand for all the world: their colours are shuffled, too.
-    image = image[..., rng.permutation(3)]
     image = (image - image.mean((0, 1))) * depth + image.mean((0, 1))
     image = image * rng.uniform(0.7, 1.1) * rng.uniform(0.88, 1.12, 3) + rng.uniform(-15, 25)
     fine = (height * SUPERSAMPLING, width * SUPERSAMPLING)
@@ -88,8 +86,8 @@ def new_scene(rng: np.random.Generator, size: tuple[int, int], split: str,
 
 def _pattern(rng: np.random.Generator, side: int) -> np.ndarray:
     """A random texture, (side, side) float in [0, 1]."""
-    # Plain ones twice as often as any other texture.
-    kind = max(int(rng.integers(-1, 6)), 0)
+    # Plain ones as often as all other textures together.
+    kind = max(int(rng.integers(-4, 6)), 0)
     if kind == 0:
         return np.zeros((side, side))
     y, x = np.mgrid[:side, :side].astype(np.float64)
@@ -119,7 +117,7 @@ def _colours(rng: np.random.Generator, behind: np.ndarray) -> tuple[np.ndarray, 
             first, second = rng.uniform(0, 255, (2, 3))
             gaps = [np.sqrt(((a - b) ** 2).sum())
                     for a, b in ((first, behind), (second, behind), (first, second))]
-            if gaps[0] >= least and gaps[1] >= least and 30 <= gaps[2] <= 160:
+            if gaps[0] >= least and gaps[1] >= least and 20 <= gaps[2] <= 90:
                 return first, second
     return first, second
 
