@@ -12,7 +12,7 @@ from .scenes import Scene, add_object, finish, new_scene, save_jpeg
 from .silhouettes import SUPERSAMPLING
 from .store import Job, scaled
 
-COUNTS = {'train': 600, 'val': 120}
+COUNTS = {'train': 1500, 'val': 120}
 SIZES = ((160, 128),) * 8 + ((128, 160), (128, 128))
 FOLDERS = {'train': 'training', 'val': 'validation'}
 
@@ -36,7 +36,7 @@ def label_map(scene: Scene) -> np.ndarray:
 def draw(folder: Path, job: Job) -> dict:
     """Draw and write one picture and its label map."""
     rng = job.rng()
-    scene = new_scene(rng, SIZES[int(rng.integers(len(SIZES)))], job.split, depth=0.5)
+    scene = new_scene(rng, SIZES[int(rng.integers(len(SIZES)))], job.split, depth=0.4)
     for _ in range(int(rng.integers(2, 6))):
         name = ADE_CLASSES[int(rng.integers(1, len(ADE_CLASSES)))]
         add_object(rng, scene, name, draw_size(rng, name, 28, 90), job.split)

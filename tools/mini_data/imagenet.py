@@ -23,7 +23,7 @@ def draw(folder: Path, job: Job) -> dict:
     """Draw and write one picture."""
     rng = job.rng()
     name = IMAGENET_CLASSES[job.index % len(IMAGENET_CLASSES)]
-    scene = new_scene(rng, SIZES[int(rng.integers(len(SIZES)))], job.split, depth=0.5)
+    scene = new_scene(rng, SIZES[int(rng.integers(len(SIZES)))], job.split, depth=0.35)
     size = min(scene.image.shape[:2]) * rng.uniform(0.65, 0.95)
     while not add_object(rng, scene, name, size, job.split, least=0.85):
         size *= 0.9

@@ -4,7 +4,7 @@ data_preprocessor = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Rotate', angle=15.0, prob=1.0, random_negative_prob=0.5, pad_val=128),
-    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.5, 1.0)),
+    dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.75, 1.0)),
     dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3,
          backend='cv2'),
     dict(type='PackInputs'),
