@@ -9,7 +9,7 @@
 """
 from __future__ import annotations
 
-VERSION = 5
+VERSION = 6
 """Raised by one whenever the written bytes change for an unchanged seed."""
 
 SPLITS = ('train', 'val')
