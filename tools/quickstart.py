@@ -43,12 +43,10 @@ def pick_images(annotations: dict[str, Any], count: int) -> list[dict[str, Any]]
 
 
 def to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Polygons or run lengths -> boolean mask (height, width)."""
+    """Polygons or COCO's compressed run lengths -> boolean mask (height, width)."""
     if isinstance(segmentation, list):
-        rle = rle_codec.merge(rle_codec.frPyObjects(segmentation, height, width))
-    else:
-        rle = rle_codec.frPyObjects(segmentation, height, width)
-    return rle_codec.decode(rle).astype(bool)
+        segmentation = rle_codec.merge(rle_codec.frPyObjects(segmentation, height, width))
+    return rle_codec.decode(segmentation).astype(bool)
 
 
 def draw(image: np.ndarray, objects: list[dict[str, Any]]) -> np.ndarray:

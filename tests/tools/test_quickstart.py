@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mmcls_custom.engine.drawing import mask_to_rle
 from tools import quickstart
 
 ANNOTATIONS = {
@@ -23,9 +24,7 @@ def test_polygon_and_run_lengths_give_the_same_mask():
     polygon = quickstart.to_mask([[2, 3, 12, 3, 12, 11, 2, 11]], 20, 30)
     assert polygon.shape == (20, 30)
     assert polygon[5, 5] and not polygon[15, 5]
-    flat = polygon.ravel(order='F')
-    counts = np.diff([0, *(np.flatnonzero(np.diff(flat)) + 1), flat.size]).tolist()
-    assert np.array_equal(quickstart.to_mask(dict(size=[20, 30], counts=counts), 20, 30), polygon)
+    assert np.array_equal(quickstart.to_mask(mask_to_rle(polygon), 20, 30), polygon)
 
 
 def test_drawing_marks_the_object_in_its_class_colour():
