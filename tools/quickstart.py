@@ -34,12 +34,10 @@ def run(*command: str) -> None:
 
 
 def pick_images(annotations: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """Val images spread over the set, each with two objects or more."""
-    objects: dict[int, int] = {}
-    for entry in annotations['annotations']:
-        objects[entry['image_id']] = objects.get(entry['image_id'], 0) + 1
-    rich = [image for image in annotations['images'] if objects.get(image['id'], 0) > 1]
-    return rich[::max(1, len(rich) // count)][:count]
+    """Val images with objects, spread over the set."""
+    shown = {entry['image_id'] for entry in annotations['annotations']}
+    images = [image for image in annotations['images'] if image['id'] in shown]
+    return images[::max(1, len(images) // count)][:count]
 
 
 def to_mask(segmentation: Any, height: int, width: int) -> np.ndarray:

@@ -16,8 +16,9 @@ ANNOTATIONS = {
 }
 
 
-def test_picks_images_with_several_objects():
-    assert [image['id'] for image in quickstart.pick_images(ANNOTATIONS, 3)] == [1, 3, 5]
+@pytest.mark.parametrize(('count', 'picked'), [(2, [1, 3]), (4, [1, 2, 3, 5]), (9, [1, 2, 3, 5])])
+def test_picks_images_with_objects(count, picked):
+    assert [image['id'] for image in quickstart.pick_images(ANNOTATIONS, count)] == picked
 
 
 def test_polygon_and_run_lengths_give_the_same_mask():
