@@ -46,7 +46,7 @@ SYSTEMS = {
         'configs/mini/upernet_flash-internimage-pico_1xb8-2k_mini-ade-128x128.py',
         {'mIoU': 50.0}),
     'classifier': System(
-        'configs/mini/flash-internimage-pico_1xb64-2k_mini-imagenet-64x64.py',
+        'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 88.0}),
 }
 

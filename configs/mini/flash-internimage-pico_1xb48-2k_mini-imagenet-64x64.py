@@ -11,4 +11,5 @@ model = dict(
     neck=dict(in_channels=256),
     head=dict(in_channels=384, num_classes=10, topk=(1, 5)),
     train_cfg=dict(_delete_=True))
-auto_scale_lr = dict(base_batch_size=64)
+train_dataloader = dict(batch_size=48)
+auto_scale_lr = dict(base_batch_size=48)
