@@ -9,7 +9,7 @@ _base_ = [
 model = dict(
     backbone=dict(arch='pico', layer_scale=1.0, drop_path_rate=0.0),
     neck=dict(in_channels=256),
-    head=dict(in_channels=384, num_classes=10, topk=(1, 5)),
+    head=dict(in_channels=384, num_classes=8, topk=(1, 5)),
     train_cfg=dict(_delete_=True))
 train_dataloader = dict(batch_size=48)
 auto_scale_lr = dict(base_batch_size=48)

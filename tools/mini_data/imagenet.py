@@ -7,7 +7,7 @@ from .classes import IMAGENET_CLASSES, SPLITS
 from .scenes import add_object, finish, new_scene, save_jpeg
 from .store import Job, scaled
 
-COUNTS = {'train': 900, 'val': 50}
+COUNTS = {'train': 1100, 'val': 50}
 """Pictures per class."""
 
 SIZES = ((64, 64),) * 8 + ((76, 64), (64, 76))
@@ -23,7 +23,7 @@ def draw(folder: Path, job: Job) -> dict:
     """Draw and write one picture."""
     rng = job.rng()
     name = IMAGENET_CLASSES[job.index % len(IMAGENET_CLASSES)]
-    scene = new_scene(rng, SIZES[int(rng.integers(len(SIZES)))], job.split, depth=0.35)
+    scene = new_scene(rng, SIZES[int(rng.integers(len(SIZES)))], job.split, depth=0.3)
     size = min(scene.image.shape[:2]) * rng.uniform(0.65, 0.9)
     while not add_object(rng, scene, name, size, job.split, least=0.95):
         size *= 0.9

@@ -1,6 +1,6 @@
-"""The mini ImageNet set (tools/make_mini_data.py): 10 class folders of 64x64 px images."""
+"""The mini ImageNet set (tools/make_mini_data.py): 8 class folders of 64x64 px images."""
 data_preprocessor = dict(
-    num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+    num_classes=8, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Rotate', angle=15.0, prob=1.0, random_negative_prob=0.5, pad_val=128),
@@ -11,7 +11,8 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=64),
+    dict(type='ResizeEdge', scale=64),
+    dict(type='CenterCrop', crop_size=64),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(
