@@ -423,6 +423,23 @@ class InternImage(BaseModule):
             return 1 + sum(depths[:level]) + int(parts[3]), num_layers
         return 1 + sum(depths[:min(level, _NUM_LEVELS - 2) + 1]), num_layers
 
+    def get_finetune_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Layer number of a parameter in the published fine-tuning on ImageNet.
+
+        As :meth:`get_layer_depth`, but blocks alone are layers: block b is b, the stem goes with
+        the first block, and what has no block behind it (the last level's norm), the
+        ``post_norms`` and everything outside the backbone go with the last one.
+
+        Returns:
+            (layer number, number of layers = blocks).
+        """
+        layer, num_layers = self.get_layer_depth(param_name, prefix)
+        blocks = num_layers - 2
+        last_norm = f'levels.{_NUM_LEVELS - 1}.norm.'
+        if layer > blocks or '.post_norms.' in param_name or last_norm in param_name:
+            return blocks - 1, blocks
+        return max(layer, 1) - 1, blocks
+
 
 @MODELS.register_module()
 class FlashInternImage(InternImage):

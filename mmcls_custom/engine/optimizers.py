@@ -10,10 +10,27 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-_OPTIONS = ('layer_decay_rate', 'no_decay_keys', 'offset_lr_scale', 'offset_keys',
+_OPTIONS = ('rule', 'layer_decay_rate', 'no_decay_keys', 'offset_lr_scale', 'offset_keys',
             'layer_zero_keys', 'custom_keys')
 _CUSTOM_OPTIONS = ('lr_mult', 'decay_mult')
 _UPSTREAM_OPTIONS = ('num_layers', 'depths', 'decay_rate', 'decay_type')
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """Which method of the backbone gives the layer, and the keys that hold unless given."""
+
+    method: str
+    no_decay_keys: tuple[str, ...]
+    offset_keys: tuple[str, ...]
+
+
+_RULES = {
+    'downstream': _Rule('get_layer_depth', ('norm', 'relative_position', 'sampling_offsets'),
+                        ('sampling_offsets', 'reference_points', 'offset_mask.')),
+    'finetune': _Rule('get_finetune_depth', (),
+                      ('offset', 'attention_weights', 'center_feature_scale_proj', 'alpha_beta')),
+}
 
 
 @dataclass(frozen=True)
@@ -42,9 +59,14 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Learning rates that fall towards the input, and no weight decay where it harms.
 
     The backbone says which layer a parameter belongs to (``get_layer_depth``); its rate is
-    ``lr * layer_decay_rate ** (layers - 1 - layer)``, and 1 outside the backbone. Parameters
+    ``lr * layer_decay_rate ** (layers - 1 - layer)``, and ``lr`` outside the backbone. Parameters
     that take no gradient are left out. ``paramwise_cfg`` may hold
 
+    - ``rule`` (default ``'downstream'``): ``'finetune'`` is InternImage's rule for fine-tuning on
+      ImageNet. There the last block keeps the full rate, stem and first block share theirs
+      (``get_finetune_depth``), ``no_decay_keys`` are none, and ``offset_keys`` are ``offset``,
+      ``attention_weights``, ``center_feature_scale_proj`` and ``alpha_beta`` (the published
+      ``dcn_lr_mul`` is our ``offset_lr_scale``);
     - ``layer_decay_rate`` (default 1.0);
     - ``no_decay_keys``: parts of names that take no weight decay, beside vectors and biases
       (default ``norm``, ``relative_position``, ``sampling_offsets``);
@@ -60,7 +82,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
       longest counts.
 
     Raises:
-        TypeError: the model has no backbone that answers ``get_layer_depth``.
+        TypeError: the model has no backbone with the method that its rule asks.
         ValueError: an unknown option, a rate out of bounds, or a custom key without parameter.
     """
 
@@ -79,6 +101,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if unknown:
                 raise ValueError(f'custom_keys[{key!r}] is not valid: got {sorted(unknown)}, '
                                  f'expected {", ".join(_CUSTOM_OPTIONS)}')
+        rule = cfg.get('rule', 'downstream')
+        if rule not in _RULES:
+            raise ValueError(f'rule is not valid: got {rule!r}, expected {", ".join(_RULES)}')
         rate = cfg.get('layer_decay_rate', 1.0)
         if not 0 < rate <= 1:
             raise ValueError(f'layer_decay_rate is not valid: got {rate}, expected within (0, 1]')
@@ -88,6 +113,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if self.base_lr is None:
             raise ValueError('optimizer is not valid: got no lr, expected a learning rate')
         # An empty paramwise_cfg would make the base class skip add_params, and with it all rules.
+        self.rule = _RULES[rule]
         self.paramwise_cfg = {'layer_decay_rate': rate, **cfg}
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '',
@@ -116,7 +142,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def param_settings(self, model: nn.Module) -> dict[str, ParamSetting]:
         """Setting of every trained parameter of ``model``, by name."""
-        backbones = _find_backbones(model)
+        backbones = _find_backbones(model, self.rule.method)
         custom = self.paramwise_cfg.get('custom_keys', {})
         unused = set(custom)
         settings = {}
@@ -136,18 +162,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix = next((p for p in backbones if name.startswith(p)), None)
         if prefix is None:
             first, backbone = next(iter(backbones.items()))
-            _, num_layers = backbone.get_layer_depth(first, first)
+            _, num_layers = getattr(backbone, self.rule.method)(first, first)
             zero = name.startswith(tuple(cfg.get('layer_zero_keys', ())))
             layer = 0 if zero else num_layers - 1
         else:
-            layer, num_layers = backbones[prefix].get_layer_depth(name, prefix)
+            layer, num_layers = getattr(backbones[prefix], self.rule.method)(name, prefix)
         scale = cfg['layer_decay_rate']**(num_layers - 1 - layer)
-        offset_keys = cfg.get('offset_keys',
-                              ('sampling_offsets', 'reference_points', 'offset_mask.'))
-        if _contains(name, offset_keys):
+        if _contains(name, cfg.get('offset_keys', self.rule.offset_keys)):
             scale *= cfg.get('offset_lr_scale', 1.0)
         no_decay = ndim == 1 or name.endswith('.bias') or _contains(
-            name, cfg.get('no_decay_keys', ('norm', 'relative_position', 'sampling_offsets')))
+            name, cfg.get('no_decay_keys', self.rule.no_decay_keys))
         return ParamSetting(
             layer, scale * custom.get('lr_mult', 1.0),
             float(custom.get('decay_mult', 0.0 if no_decay else 1.0)))
@@ -157,19 +181,19 @@ def _contains(name: str, keys: Iterable[str]) -> bool:
     return any(key in name for key in keys)
 
 
-def _find_backbones(model: nn.Module) -> dict[str, nn.Module]:
+def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
     """Outermost submodules called ``*backbone``, by the prefix of their parameters."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(prefix) for prefix in found)
         if not name.rpartition('.')[2].endswith('backbone') or inside:
             continue
-        if not hasattr(module, 'get_layer_depth'):
+        if not hasattr(module, method):
             raise TypeError(
-                f'{name} is not valid: {type(module).__name__} has no get_layer_depth, which layer '
+                f'{name} is not valid: {type(module).__name__} has no {method}, which layer '
                 'decay needs; add it, or leave out the optimizer wrapper\'s constructor')
         found[f'{name}.'] = module
     if not found:
         raise TypeError(f'{type(model).__name__} is not valid: got no submodule called backbone, '
-                        'expected one that has get_layer_depth')
+                        f'expected one that has {method}')
     return found

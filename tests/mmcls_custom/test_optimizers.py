@@ -1,6 +1,8 @@
 """Layer decay: published worked examples, options, refusals."""
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -9,6 +11,7 @@ from torch import nn
 
 from mmcls_custom.backbones import FlashInternImage, InternImage
 from mmcls_custom.engine.optimizers import LayerDecayOptimWrapperConstructor
+from tests.helpers import reference_path
 from tests.mmcls_custom.zoo import decay_tables
 
 TINY = dict(channels=32, depths=(1, 1, 2, 1), groups=(2, 4, 8, 16))
@@ -105,6 +108,7 @@ def test_layer_zero_keys_outside_the_backbone():
 @pytest.mark.parametrize('paramwise, words', [
     (dict(layer_decay_rte=0.9), 'layer_decay_rte'),
     (dict(num_layers=30), 'num_layers'),
+    (dict(rule='finetuning'), "rule is not valid: got 'finetuning', expected downstream, finetune"),
     (dict(layer_decay_rate=1.5), 'layer_decay_rate is not valid: got 1.5'),
     (dict(layer_zero_keys='head'), 'layer_zero_keys is not valid'),
     (dict(custom_keys={'head': dict(lr=1)}), r"custom_keys\['head'\] is not valid"),
@@ -123,6 +127,8 @@ def test_custom_key_without_parameter_is_refused():
 def test_backbone_that_does_not_answer_is_refused():
     with pytest.raises(TypeError, match='Conv2d has no get_layer_depth'):
         constructor().param_settings(Model(nn.Conv2d(3, 4, 1)))
+    with pytest.raises(TypeError, match='Conv2d has no get_finetune_depth'):
+        constructor(rule='finetune').param_settings(Model(nn.Conv2d(3, 4, 1)))
     with pytest.raises(TypeError, match='no submodule called backbone'):
         constructor().param_settings(nn.Linear(2, 2))
 
@@ -169,3 +175,20 @@ def test_worked_examples(title, cls, arch, paramwise):
         assert got.layer == layer, name
         assert got.lr_scale == pytest.approx(scale, rel=1e-4), name
         assert got.decay_mult == float(decays), name
+
+
+def test_fine_tuning_example():
+    text = reference_path('zoo', 'layer_decay.md').read_text().split('ImageNet fine-tuning')[1]
+    rows = re.findall(r'^\| `([\w.]+)` \| ([\d.]+) \| (yes|0) \|$', text.split('## 3.')[0], re.M)
+    assert len(rows) == 16
+    inside = ('patch_embed.', 'levels.')
+    rows = [(f'backbone.{name}' if name.startswith(inside) else name, *rest)
+            for name, *rest in rows]
+    with torch.device('meta'):
+        model = _Listed(InternImage('huge'),
+                        [name for name, *_ in rows if not name.startswith('backbone.')])
+    settings = constructor(rule='finetune', layer_decay_rate=0.9,
+                           offset_lr_scale=0.1).param_settings(model)
+    for name, scale, decays in rows:
+        assert settings[name].lr_scale == pytest.approx(float(scale), rel=1e-4), name
+        assert settings[name].decay_mult == float(decays == 'yes'), name
