@@ -5,5 +5,12 @@ from mmcls_custom.checkpoints.loading import (
     load_state_dict,
     read_checkpoint,
 )
+from mmcls_custom.checkpoints.writing import save_checkpoint
 
-__all__ = ['CheckpointError', 'MatchReport', 'load_state_dict', 'read_checkpoint']
+__all__ = [
+    'CheckpointError',
+    'MatchReport',
+    'load_state_dict',
+    'read_checkpoint',
+    'save_checkpoint',
+]
