@@ -1,0 +1,161 @@
+"""Parameters and multiply-adds of a model, the way the papers count them.
+
+Counted are matrix products (linear layers, attention), convolutions and the deformable operators.
+Not counted are norms, activations, biases, softmax, pooling and interpolation: below 1 % of the
+published networks. A deformable operator costs 5 multiply-adds per sampling point and channel: four
+for the bilinear corners and one for the weight, the convention of the figures published for
+InternImage (arXiv:2211.05778). The papers write "FLOPs" for multiply-adds.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+import ops_dcn  # noqa: F401  (defines torch.ops.ops_dcn)
+
+_CORNERS_AND_WEIGHT = 5
+_FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Size and cost of a model.
+
+    Args:
+        params: number of parameters; one that several modules share counts once.
+        macs: multiply-adds of one forward pass of the whole batch.
+        by_module: multiply-adds by qualified module name, those of its children included; modules
+            without any are left out. ``''`` is the model itself.
+    """
+
+    params: int
+    macs: int
+    by_module: dict[str, int]
+
+
+def count(model: nn.Module, input_shape: Sequence[int],
+          forward: Callable[[Tensor], Any] | None = None) -> Complexity:
+    """Count a model's parameters and the multiply-adds of one forward pass.
+
+    The pass runs in eval mode, without gradients, on the device of the parameters. A model on the
+    meta device (:func:`build_on_meta`) is counted without memory or arithmetic.
+
+    Args:
+        model: the model.
+        input_shape: shape of the input tensor with its batch dimension, e.g. (1, 3, 224, 224).
+        forward: what is called with the input instead of the model itself, e.g.
+            ``model.extract_feat``; modules that are not parts of the model are in the sum only.
+
+    Raises:
+        ValueError: ``input_shape`` holds anything but positive integers.
+    """
+    if not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise ValueError(f'input_shape is not valid: got {tuple(input_shape)}, expected positive '
+                         'integers, the batch first')
+    tensor = next(model.parameters(), torch.empty(0))
+    image = torch.zeros(*input_shape, device=tensor.device, dtype=tensor.dtype)
+    root = _Root(model, forward or model)
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
+    with _evaluating(root), counter:
+        root(image)
+    macs = counter.get_total_flops() // 2
+    by_module = {'': macs}
+    prefix = f'{_Root.__name__}.model.'
+    for name, flops in counter.get_flop_counts().items():
+        if name.startswith(prefix):
+            by_module[name.removeprefix(prefix)] = sum(flops.values()) // 2
+    return Complexity(sum(p.numel() for p in model.parameters()), macs, by_module)
+
+
+def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
+    """Build a model on the meta device: names, shapes and dtypes without memory.
+
+    Unlike ``torch.device('meta')`` it leaves ranges of numbers alone, since constructors read the
+    rates of stochastic depth from them.
+
+    Args:
+        build: makes the model, e.g. ``lambda: MODELS.build(cfg)``.
+    """
+    with _MetaWeights():
+        model = build()
+    return model.to('meta')
+
+
+class _MetaWeights(TorchFunctionMode):
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (),
+                           kwargs: dict | None = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _FACTORIES and kwargs.get('device') is None:
+            kwargs['device'] = 'meta'
+        return func(*args, **kwargs)
+
+
+class _Root(nn.Module):
+    """Gives the counter one known name above all modules of the model."""
+
+    def __init__(self, model: nn.Module, call: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._call = (call,)  # in a tuple, so that it is not registered as a second child
+
+    def forward(self, x: Tensor) -> Any:
+        return self._call[0](x)
+
+
+@contextmanager
+def _evaluating(root: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; the one-kernel attention of eval mode hides its products."""
+    modes = {module: module.training for module in root.modules()}
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    root.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, training in modes.items():
+            module.training = training
+
+
+def _formulas() -> dict[Any, Callable[..., int]]:
+    """FLOPs, two per multiply-add, of the operators that torch's counter does not know."""
+    ops = torch.ops.ops_dcn
+    return {
+        ops.dcnv3_forward: _convolution_flops,
+        ops.dcnv4_forward: _convolution_flops,
+        ops.ms_deform_attn_forward: _attention_flops,
+        ops.flash_deform_attn_forward: _flash_attention_flops,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops,
+    }
+
+
+def _convolution_flops(*inputs: Any, out_shape: Sequence[int]) -> int:
+    geometry = next(item for item in inputs if isinstance(item, list))
+    points = geometry[0] * geometry[1] - geometry[9]
+    return 2 * _CORNERS_AND_WEIGHT * points * prod(out_shape)
+
+
+def _attention_flops(value: Any, shapes: Any, starts: Any, locations: Any, weights: Sequence[int],
+                     out_shape: Sequence[int]) -> int:
+    levels_times_points = weights[3] * weights[4]
+    return 2 * _CORNERS_AND_WEIGHT * levels_times_points * prod(out_shape)
+
+
+def _flash_attention_flops(value: Any, shapes: Any, starts: Any, locations: Sequence[int],
+                           num_points: int, out_shape: Sequence[int]) -> int:
+    levels_times_points = locations[3] // 3
+    return 2 * _CORNERS_AND_WEIGHT * levels_times_points * prod(out_shape)
+
+
+def _sdpa_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *rest: Any,
+                **options: Any) -> int:
+    return sdpa_flop_count(query, key, value)
