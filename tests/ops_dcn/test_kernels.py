@@ -265,6 +265,19 @@ def test_threads_do_not_change_the_result(op: str) -> None:
     assert all(torch.equal(two[name], again[name]) for name in two)
 
 
+@for_every_operator
+@pytest.mark.parametrize('threads', [3, 29])
+@pytest.mark.parametrize('n', [1, 2])
+def test_bands_that_share_images(op: str, threads: int, n: int) -> None:
+    """Many bands per image, whose samples scatter over all of it; groups shared out as well."""
+    options = ({'height': 47, 'width': 37, 'offset_scale': 9.0} if op in CONVOLUTIONS
+               else {'queries': 1501, 'shapes': ((37, 23), (9, 7))})
+    case = make_case(op, n=n, groups=4, depth=12, dtype=torch.float64, **options)
+    one = outcome(case)
+    torch.set_num_threads(threads)
+    assert_same(outcome(case), one, (1e-11, 1e-12))
+
+
 @pytest.mark.parametrize('isa', ['baseline', 'avx2', 'avx512'])
 def test_every_instruction_set(isa: str) -> None:
     """The set is chosen when the library is loaded, hence a process for each."""

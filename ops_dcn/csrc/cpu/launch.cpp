@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernel_set.h"
 
@@ -21,8 +22,8 @@ using torch::stable::parallel_for;
 
 // Work below this many multiply-adds is not worth another thread.
 constexpr int64_t kGrainOperations = 200000;
-// A backward pass keeps at most this much memory for private copies of grad_value ...
-constexpr int64_t kPrivateBytes = int64_t{256} << 20;
+// A backward pass sets aside at most this much memory for copies of grad_value ...
+constexpr int64_t kCopyBytes = int64_t{512} << 20;
 // ... and cuts one image into at most this many bands: adding up copies costs time, too.
 constexpr int64_t kBandsPerImage = 8;
 
@@ -150,9 +151,10 @@ bool is_empty(const Geometry& g) {
 }
 
 // How a backward pass is cut up: `bands` ranges of queries (counted over the batch), each done by
-// `slices` tasks that share a band's grad_value but touch different groups. A band that starts
-// within an image adds that image's part to a private copy, since the band before it owns the
-// image. The cut depends on the problem and the number of threads alone, so the result does, too.
+// `slices` tasks that touch different groups. Bands that meet within an image share out its pixels:
+// each adds to those it owns directly, and to the others in a copy of its own, of which it uses
+// little, as samples are mostly near their queries. The cut depends on the problem and the number
+// of threads alone, so the result does, too.
 struct Cut {
   int64_t bands, slices, total;
 
@@ -161,7 +163,7 @@ struct Cut {
     const int64_t useful = total * operations_per_query(g) / kGrainOperations;
     const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(get_num_threads(), useful));
     bands = std::min({threads, std::max(g.batch, kBandsPerImage), total,
-                      1 + kPrivateBytes / std::max<int64_t>(1, image_bytes)});
+                      1 + kCopyBytes / std::max<int64_t>(1, 2 * image_bytes)});
     slices = std::min(g.groups, (threads + bands - 1) / bands);
   }
   int64_t begin(int64_t band) const { return total / bands * band + total % bands * band / bands; }
@@ -173,20 +175,91 @@ void fill_zero(char* data, int64_t bytes) {
   });
 }
 
-template <typename Real>
-void add_copies(
-    const Images& images, const Cut& cut, const std::vector<char*>& copies, int64_t queries) {
-  const int64_t count = images.value_bytes() / static_cast<int64_t>(sizeof(Real));
-  parallel_for(0, count, 16384, [&](int64_t begin, int64_t end) {
-    for (int64_t band = 1; band < cut.bands; ++band) {
-      if (copies[band] == nullptr) continue;
-      const int64_t image = cut.begin(band) / queries;
-      Real* to = reinterpret_cast<Real*>(images.grad_value + image * images.value_bytes());
-      const Real* from = reinterpret_cast<const Real*>(copies[band]);
-      for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+// The copies of all bands; a band shares at most two images with others, its first and its last.
+class Copies {
+ public:
+  Copies(const Images& images, const Cut& cut, const Tensor& like)
+      : images_(images), cut_(cut), parts_(2 * cut.bands),
+        blocks_((images.geometry->pixels + kBlockPixels - 1) / kBlockPixels) {
+    int64_t count = 0;
+    for (int64_t band = 0; band < cut.bands; ++band) {
+      for_images(images, cut.begin(band), cut.begin(band + 1), [&](int64_t image, Work& work) {
+        if (work.query_end - work.query_begin == images.geometry->queries) return;
+        parts_[index(band, image)] = {image, count++};
+      });
     }
-  });
-}
+    memory_ = torch::stable::new_empty(like, {count * images.value_bytes() / images.element});
+    touched_.assign(count * cut.slices * blocks_, 0);
+  }
+
+  // Tells `work`, a share of `image`, what it owns and where it writes the rest.
+  void assign(int64_t band, int64_t slice, int64_t image, Work* work) {
+    const Geometry& g = *images_.geometry;
+    work->own_begin = owner_boundary(work->query_begin);
+    work->own_end = owner_boundary(work->query_end);
+    if (work->own_end - work->own_begin == g.pixels) return;
+    const Part& part = parts_[index(band, image)];
+    work->copy = copy(part);
+    work->touched = touched(part, slice);
+  }
+
+  // Adds the copies to grad_value, in the order of the bands.
+  template <typename Real>
+  void add_up() {
+    const Geometry& g = *images_.geometry;
+    if (touched_.empty()) return;
+    parallel_for(0, blocks_, 16, [&](int64_t begin, int64_t end) {
+      for (const Part& part : parts_) {
+        for (int64_t slice = 0; part.image >= 0 && slice < cut_.slices; ++slice) {
+          for (int64_t block = begin; block < end; ++block) {
+            if (touched(part, slice)[block]) add_block<Real>(g, part, slice, block);
+          }
+        }
+      }
+    });
+  }
+
+ private:
+  struct Part {
+    int64_t image = -1, number = 0;
+  };
+
+  int64_t index(int64_t band, int64_t image) const {
+    return 2 * band + (image == cut_.begin(band) / images_.geometry->queries ? 0 : 1);
+  }
+
+  int64_t owner_boundary(int64_t query) const {
+    return images_.geometry->pixels * query / images_.geometry->queries;
+  }
+
+  char* copy(const Part& part) {
+    return mutable_bytes_of(memory_) + part.number * images_.value_bytes();
+  }
+
+  uint8_t* touched(const Part& part, int64_t slice) {
+    return touched_.data() + (part.number * cut_.slices + slice) * blocks_;
+  }
+
+  template <typename Real>
+  void add_block(const Geometry& g, const Part& part, int64_t slice, int64_t block) {
+    const int64_t stride = g.groups * g.channels;
+    const int64_t first = g.groups * slice / cut_.slices * g.channels;
+    const int64_t last = g.groups * (slice + 1) / cut_.slices * g.channels;
+    const Real* from = reinterpret_cast<const Real*>(copy(part));
+    Real* to = reinterpret_cast<Real*>(images_.grad_value + part.image * images_.value_bytes());
+    const int64_t end = std::min(g.pixels, (block + 1) * kBlockPixels);
+    for (int64_t pixel = block * kBlockPixels; pixel < end; ++pixel) {
+      for (int64_t i = first; i < last; ++i) to[pixel * stride + i] += from[pixel * stride + i];
+    }
+  }
+
+  const Images& images_;
+  const Cut& cut_;
+  std::vector<Part> parts_;
+  int64_t blocks_;  // of an image
+  Tensor memory_;
+  std::vector<uint8_t> touched_;
+};
 
 // Packed points may be followed by padding, whose gradient is 0.
 void clear_padding(const Geometry& g, const Work& work, int64_t element) {
@@ -200,26 +273,14 @@ void clear_padding(const Geometry& g, const Work& work, int64_t element) {
 
 void backward_bands(const Images& images, Kernel kernel, const Cut& cut, const Tensor& like) {
   const Geometry& g = *images.geometry;
-  std::vector<char*> copies(cut.bands, nullptr);
-  int64_t needed = 0;
-  for (int64_t band = 1; band < cut.bands; ++band) needed += cut.begin(band) % g.queries != 0;
-  const Tensor memory =
-      torch::stable::new_empty(like, {needed * images.value_bytes() / images.element});
-  char* next = mutable_bytes_of(memory);
-  for (int64_t band = 1; band < cut.bands; ++band) {
-    if (cut.begin(band) % g.queries == 0) continue;
-    copies[band] = next;
-    next += images.value_bytes();
-  }
-  fill_zero(mutable_bytes_of(memory), needed * images.value_bytes());
-
+  Copies copies(images, cut, like);
   const int64_t scratch_bytes = kernels().scratch_bytes(g.points);
   parallel_for(0, cut.bands * cut.slices, 1, [&](int64_t begin, int64_t end) {
     const Scratch scratch(scratch_bytes);
     for (int64_t task = begin; task < end; ++task) {
       const int64_t band = task / cut.slices, slice = task % cut.slices;
-      for_images(images, cut.begin(band), cut.begin(band + 1), [&](int64_t, Work& work) {
-        if (work.query_begin != 0 && copies[band] != nullptr) work.grad_value = copies[band];
+      for_images(images, cut.begin(band), cut.begin(band + 1), [&](int64_t image, Work& work) {
+        copies.assign(band, slice, image, &work);
         work.group_begin = g.groups * slice / cut.slices;
         work.group_end = g.groups * (slice + 1) / cut.slices;
         work.scratch = scratch.data;
@@ -228,11 +289,10 @@ void backward_bands(const Images& images, Kernel kernel, const Cut& cut, const T
       });
     }
   });
-  if (needed == 0) return;
   if (images.element == 4) {
-    add_copies<float>(images, cut, copies, g.queries);
+    copies.add_up<float>();
   } else {
-    add_copies<double>(images, cut, copies, g.queries);
+    copies.add_up<double>();
   }
 }
 
