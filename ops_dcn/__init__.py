@@ -6,10 +6,11 @@ around them. If the compiled library is missing, the first operator that is call
 installation. ``ops_dcn.reference`` holds the same functions in plain PyTorch.
 """
 from ops_dcn import _autograd, reference
+from ops_dcn.ablation import DCNv3Unshared
 from ops_dcn.functional import dcnv3, dcnv4, flash_deform_attn, ms_deform_attn
 from ops_dcn.modules import DCNv3, DCNv4, DCNv4Conv2d, FlashDeformAttn
 
-__all__ = ['DCNv3', 'DCNv4', 'DCNv4Conv2d', 'FlashDeformAttn', 'dcnv3', 'dcnv4',
+__all__ = ['DCNv3', 'DCNv3Unshared', 'DCNv4', 'DCNv4Conv2d', 'FlashDeformAttn', 'dcnv3', 'dcnv4',
            'flash_deform_attn', 'ms_deform_attn', 'reference']
 
 _autograd.register()

@@ -83,16 +83,21 @@ class DCNv3(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (N, H, W, C) to (N, H, W, C)."""
+        value, features, offset, mask = self._prepare(input)
+        out = dcnv3(value, offset, mask, **self.options)
+        if self.center_feature_scale:
+            out = _blend(out, value, features, self.center_feature_scale_proj_weight,
+                         self.center_feature_scale_proj_bias)
+        return self.output_proj(out)
+
+    def _prepare(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Value, depthwise features (both of the input's shape), offset and mask."""
         _expect_last('input', input, 4, self.channels, '(N, H, W, C)')
         value = self.input_proj(input)
         features = self.dw_conv(input.permute(0, 3, 1, 2))
         mask = self.mask(features).unflatten(-1, (self.group, -1)).softmax(-1).flatten(-2)
         # Autocast computes softmax in float32; the mask goes back to the dtype of the value.
-        out = dcnv3(value, self.offset(features), mask.to(value.dtype), **self.options)
-        if self.center_feature_scale:
-            out = _blend(out, value, features, self.center_feature_scale_proj_weight,
-                         self.center_feature_scale_proj_bias)
-        return self.output_proj(out)
+        return value, features, self.offset(features), mask.to(value.dtype)
 
 
 class DCNv4(nn.Module):

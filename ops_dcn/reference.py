@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ['dcnv3', 'dcnv4', 'flash_deform_attn', 'ms_deform_attn', 'output_size', 'pair']
+__all__ = ['dcnv3', 'dcnv4', 'flash_deform_attn', 'kernel_taps', 'ms_deform_attn', 'output_size',
+           'pair', 'sampling_points', 'unpack_dcnv4']
 
 IntPair = int | tuple[int, int]
 
@@ -25,28 +26,72 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
+def kernel_taps(kernel_size: IntPair = 3, dilation: IntPair = 1, remove_center: bool = False,
+                device: torch.device | str | None = None) -> Tensor:
+    """The undeformed kernel points (K, 2) as integers (x, y), relative to the kernel's center.
+
+    They are numbered column by column: the horizontal index is the outer loop.
+    """
+    (kh, kw), dilations = pair(kernel_size), pair(dilation)
+    column = torch.arange(kw, device=device).view(kw, 1).expand(kw, kh).reshape(-1)
+    row = torch.arange(kh, device=device).view(1, kh).expand(kw, kh).reshape(-1)
+    if remove_center:
+        center = (kw // 2) * kh + kh // 2
+        column, row = (torch.cat([t[:center], t[center + 1:]]) for t in (column, row))
+    return torch.stack([tap * dilate - _half(size, dilate) for tap, size, dilate in
+                        ((column, kw, dilations[1]), (row, kh, dilations[0]))], -1)
+
+
+def sampling_points(size: tuple[int, int], offset: Tensor, *, kernel_size: IntPair = 3,
+                    stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
+                    offset_scale: float = 1.0, remove_center: bool = False) -> Tensor:
+    """Where :func:`dcnv3` and :func:`dcnv4` sample a value of ``size`` (H, W).
+
+    ``offset`` (N, Ho, Wo, G, K, 2) holds (x, y), to be scaled by ``offset_scale``. The result has
+    its shape: (x, y) in pixels of the value, 0 at the center of the first pixel.
+    """
+    taps = kernel_taps(kernel_size, dilation, remove_center, offset.device)
+    center_y, center_x = (
+        torch.arange(output_size(length, kernel, step, pad, dilate), device=offset.device) * step
+        - pad + _half(kernel, dilate)
+        for length, kernel, step, pad, dilate in zip(
+            size, *map(pair, (kernel_size, stride, padding, dilation)), strict=True))
+    offset = offset.to(_compute_dtype(offset))
+    x = center_x[:, None, None] + offset_scale * (taps[:, 0] + offset[..., 0])
+    y = center_y[:, None, None, None] + offset_scale * (taps[:, 1] + offset[..., 1])
+    return torch.stack([x, y], -1)
+
+
+def unpack_dcnv4(offset_mask: Tensor, groups: int, points: int) -> tuple[Tensor, Tensor]:
+    """Offsets (..., G, K, 2) as (x, y) and mask (..., G, K) of :func:`dcnv4`'s second tensor."""
+    packed = offset_mask[..., :3 * points * groups].unflatten(-1, (groups, 3 * points))
+    return packed[..., :2 * points].unflatten(-1, (points, 2)), packed[..., 2 * points:]
+
+
 def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
           stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
           offset_scale: float = 1.0, remove_center: bool = False) -> Tensor:
     """Core of DCNv3; shapes and meaning as in :func:`ops_dcn.dcnv3`."""
-    points = _kernel_points(value, kernel_size, stride, padding, dilation, remove_center)
-    taps = points[0][1].shape[0]
-    offset = offset.unflatten(-1, (groups, taps, 2))
-    return _deform(value, offset, mask.unflatten(-1, (groups, taps)), points, offset_scale)
+    points = sampling_points(
+        value.shape[1:3], offset.unflatten(-1, (groups, -1, 2)), kernel_size=kernel_size,
+        stride=stride, padding=padding, dilation=dilation, offset_scale=offset_scale,
+        remove_center=remove_center)
+    return _deform(value, points, mask.unflatten(-1, (groups, -1)))
 
 
 def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
           stride: IntPair = 1, padding: IntPair = 1, dilation: IntPair = 1,
-          offset_scale: float = 1.0, remove_center: bool = False, softmax: bool = False) -> Tensor:
+          offset_scale: float = 1.0, remove_center: bool = False,
+          softmax: bool = False) -> Tensor:
     """Core of DCNv4; shapes and meaning as in :func:`ops_dcn.dcnv4`."""
-    points = _kernel_points(value, kernel_size, stride, padding, dilation, remove_center)
-    taps = points[0][1].shape[0]
-    packed = offset_mask[..., :3 * taps * groups].unflatten(-1, (groups, 3 * taps))
-    mask = packed[..., 2 * taps:]
+    kernel = pair(kernel_size)
+    offset, mask = unpack_dcnv4(offset_mask, groups, kernel[0] * kernel[1] - int(remove_center))
     if softmax:
         mask = mask.to(_compute_dtype(mask)).softmax(-1)
-    offset = packed[..., :2 * taps].unflatten(-1, (taps, 2))
-    return _deform(value, offset, mask, points, offset_scale)
+    points = sampling_points(
+        value.shape[1:3], offset, kernel_size=kernel_size, stride=stride, padding=padding,
+        dilation=dilation, offset_scale=offset_scale, remove_center=remove_center)
+    return _deform(value, points, mask)
 
 
 def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
@@ -81,46 +126,22 @@ def _compute_dtype(tensor: Tensor) -> torch.dtype:
     return torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
 
 
-def _kernel_points(value: Tensor, kernel_size: IntPair, stride: IntPair, padding: IntPair,
-                   dilation: IntPair, remove_center: bool
-                   ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Integer centers and, relative to them, taps (K,), in input pixels.
-
-    Returns x (centers (Wo,), taps) and y (centers (Ho,), taps).
-    """
-    kernel, steps, pads, dilations = map(pair, (kernel_size, stride, padding, dilation))
-    kh, kw = kernel
-    # Taps are numbered column by column: the horizontal index is the outer loop.
-    column = torch.arange(kw, device=value.device).view(kw, 1).expand(kw, kh).reshape(-1)
-    row = torch.arange(kh, device=value.device).view(1, kh).expand(kw, kh).reshape(-1)
-    if remove_center:
-        center = (kw // 2) * kh + kh // 2
-        column, row = (torch.cat([t[:center], t[center + 1:]]) for t in (column, row))
-    axes = []
-    for axis, tap in ((1, column), (0, row)):
-        step, pad, dilate = steps[axis], pads[axis], dilations[axis]
-        size = output_size(value.shape[1 + axis], kernel[axis], step, pad, dilate)
-        half = dilate * (kernel[axis] - 1) // 2
-        center = torch.arange(size, device=value.device) * step - pad + half
-        axes.append((center, tap * dilate - half))
-    return axes[0], axes[1]
+def _half(kernel: int, dilation: int) -> int:
+    """Distance from the first kernel point to the kernel's center, rounded down."""
+    return dilation * (kernel - 1) // 2
 
 
-def _deform(value: Tensor, offset: Tensor, mask: Tensor,
-            points: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
-            offset_scale: float) -> Tensor:
+def _deform(value: Tensor, points: Tensor, mask: Tensor) -> Tensor:
     """Sum over the taps of ``mask`` (N, Ho, Wo, G, K) times samples of ``value`` (N, H, W, C).
 
-    ``offset`` (N, Ho, Wo, G, K, 2) holds (x, y), to be scaled by ``offset_scale``.
+    ``points`` (N, Ho, Wo, G, K, 2) holds (x, y) in pixels.
     """
     dtype = _compute_dtype(value)
     height, width, channels = value.shape[1:]
     groups = mask.shape[3]
-    (center_x, tap_x), (center_y, tap_y) = points
-    x = center_x[:, None, None] + offset_scale * (tap_x + offset[..., 0].to(dtype))
-    y = center_y[:, None, None, None] + offset_scale * (tap_y + offset[..., 1].to(dtype))
     pixels = value.to(dtype).unflatten(-1, (groups, channels // groups)).flatten(1, 2)
-    x, y, weight = (t.flatten(1, 2).unsqueeze(-2) for t in (x, y, mask.to(dtype)))
+    x, y, weight = (t.to(dtype).flatten(1, 2).unsqueeze(-2)
+                    for t in (points[..., 0], points[..., 1], mask))
     out = _sample_and_sum(pixels, x, y, weight, height, width, 0)
     return out.flatten(2).unflatten(1, mask.shape[1:3]).to(value.dtype)
 

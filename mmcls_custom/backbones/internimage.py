@@ -19,11 +19,11 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ops_dcn import DCNv3, DCNv4
+from ops_dcn import DCNv3, DCNv3Unshared, DCNv4
 
 _ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
 _NORMS = ('LN', 'BN')
-_CORE_OPS = ('DCNv3', 'DCNv4')
+_CORE_OPS = ('DCNv3', 'DCNv3Unshared', 'DCNv4')
 _NUM_LEVELS = 4
 
 # Layer scale is the downstream (detection, segmentation) setting. ImageNet training starts tiny and
@@ -212,7 +212,8 @@ def _build_core(core_op: str, cfg: InternImageArch, channels: int, groups: int) 
                   center_feature_scale=cfg.center_feature_scale, remove_center=cfg.remove_center)
     if core_op == 'DCNv4':
         return DCNv4(output_bias=cfg.dcn_output_bias, **shared)
-    return DCNv3(act_layer=cfg.act_layer, norm_layer=cfg.norm_layer, **shared)
+    core = {'DCNv3': DCNv3, 'DCNv3Unshared': DCNv3Unshared}[core_op]
+    return core(act_layer=cfg.act_layer, norm_layer=cfg.norm_layer, **shared)
 
 
 class _Block(nn.Module):
@@ -293,7 +294,8 @@ class InternImage(BaseModule):
     Args:
         arch: name of a preset (``InternImage.archs``), a mapping of :class:`InternImageArch`'s
             fields, or None (then ``channels``, ``depths`` and ``groups`` are needed).
-        core_op: ``'DCNv3'`` or ``'DCNv4'``.
+        core_op: ``'DCNv3'``, ``'DCNv4'``, or ``'DCNv3Unshared'``, the model that the paper's
+            ablation compares with: a projection of its own for each kernel point.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.
         out_indices: levels to return, rising numbers within 0..3.
         frozen_stages: -1 trains all; 0 freezes the stem; k also freezes levels 0..k-1 (their
@@ -319,8 +321,8 @@ class InternImage(BaseModule):
         if core_op not in self.core_ops:
             _refuse('core_op', core_op, f'one of {self.core_ops}')
         self.cfg = cfg = self._resolve(arch, settings)
-        if core_op == 'DCNv3' and not cfg.dcn_output_bias:
-            _refuse('dcn_output_bias', False, "True with core_op='DCNv3'")
+        if core_op != 'DCNv4' and not cfg.dcn_output_bias:
+            _refuse('dcn_output_bias', False, f'True with core_op={core_op!r}')
         self.out_indices = tuple(out_indices)
         if (not self.out_indices or sorted(set(self.out_indices)) != list(self.out_indices)
                 or not set(self.out_indices) <= set(range(_NUM_LEVELS))):
