@@ -1,0 +1,13 @@
+"""Classifier, FlashInternImage-S, 300 epochs.
+
+Published: top-1 84.4 (DCNv4 repository, classification table).
+"""
+_base_ = [
+    '../_base_/models/flash-internimage_cls.py',
+    '../_base_/datasets/imagenet_internimage_224.py', '../_base_/schedules/cls_300e.py',
+    '../_base_/runtime/cls.py'
+]
+model = dict(
+    backbone=dict(arch='small', layer_scale=1e-5, drop_path_rate=0.4),
+    neck=dict(in_channels=640), head=dict(in_channels=960))
+train_dataloader = dict(batch_size=512)
