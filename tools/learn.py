@@ -75,8 +75,8 @@ def run(command: list[str], log: Path, label: str) -> str:
     return text
 
 
-def train_and_test(name: str, config: str, work_dir: Path, options: tuple[str, ...] = (),
-                   test_arguments: tuple[str, ...] = ()) -> Outcome:
+def train_and_test(name: str, config: str, work_dir: Path,
+                   options: tuple[str, ...] = ()) -> Outcome:
     """Train ``config`` in ``work_dir``, evaluate its last checkpoint with ``tools/test.py``."""
     work_dir.mkdir(parents=True, exist_ok=True)
     extra = ['--cfg-options', *options] if options else []
@@ -86,7 +86,7 @@ def train_and_test(name: str, config: str, work_dir: Path, options: tuple[str, .
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     out = work_dir / 'metrics.json'
     run(['tools/test.py', config, str(checkpoint), '--work-dir', str(work_dir / 'test'),
-         '--out', str(out), *test_arguments, *extra], work_dir / 'test.txt', name)
+         '--out', str(out), *extra], work_dir / 'test.txt', name)
     iterations = int(re.search(r'(\d+)\.pth$', checkpoint.name).group(1))
     return Outcome(json.loads(out.read_text()), iterations, (time.time() - start) / 60)
 

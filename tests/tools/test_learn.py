@@ -8,7 +8,7 @@ from tools import learn
 
 
 def outcomes(monkeypatch: pytest.MonkeyPatch, trained: float, control: float) -> None:
-    def fake(name, config, work_dir, options=(), test_arguments=()):
+    def fake(name, config, work_dir, options=()):
         value = control if options else trained
         gates = {metric: value for system in learn.SYSTEMS.values() for metric in system.gates}
         return learn.Outcome(gates, 1000, 2.0)
