@@ -1,5 +1,8 @@
 """Backbones that every task shares, in mmengine's root registry."""
 from .internimage import FlashInternImage, InternImage
 from .internimage_necks import InternImageClipNeck, InternImageConvNeck
+from .plain_vit import PlainViT
+from .plain_vit_necks import SimpleFeaturePyramid
 
-__all__ = ['FlashInternImage', 'InternImage', 'InternImageClipNeck', 'InternImageConvNeck']
+__all__ = ['FlashInternImage', 'InternImage', 'InternImageClipNeck', 'InternImageConvNeck',
+           'PlainViT', 'SimpleFeaturePyramid']
