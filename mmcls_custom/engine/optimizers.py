@@ -10,6 +10,8 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+from mmcls_custom.engine.layer_rules import LayerFunction, find_layer_function
+
 _OPTIONS = ('rule', 'layer_decay_rate', 'no_decay_keys', 'offset_lr_scale', 'offset_keys',
             'layer_zero_keys', 'custom_keys')
 _CUSTOM_OPTIONS = ('lr_mult', 'decay_mult')
@@ -25,11 +27,14 @@ class _Rule:
     offset_keys: tuple[str, ...]
 
 
+_NO_DECAY_KEYS = ('norm', 'pos_embed', 'cls_token', 'rel_pos_', 'relative_position',
+                  'sampling_offsets')
+_OFFSET_KEYS = ('sampling_offsets', 'reference_points', 'offset_mask.')
 _RULES = {
-    'downstream': _Rule('get_layer_depth', ('norm', 'relative_position', 'sampling_offsets'),
-                        ('sampling_offsets', 'reference_points', 'offset_mask.')),
+    'downstream': _Rule('get_layer_depth', _NO_DECAY_KEYS, _OFFSET_KEYS),
     'finetune': _Rule('get_finetune_depth', (),
                       ('offset', 'attention_weights', 'center_feature_scale_proj', 'alpha_beta')),
+    'stage_wise': _Rule('get_stage_depth', _NO_DECAY_KEYS, _OFFSET_KEYS),
 }
 
 
@@ -66,10 +71,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
       ImageNet. There the last block keeps the full rate, stem and first block share theirs
       (``get_finetune_depth``), ``no_decay_keys`` are none, and ``offset_keys`` are ``offset``,
       ``attention_weights``, ``center_feature_scale_proj`` and ``alpha_beta`` (the published
-      ``dcn_lr_mul`` is our ``offset_lr_scale``);
+      ``dcn_lr_mul`` is our ``offset_lr_scale``). ``'stage_wise'`` is ConvNeXt's rule for UperNet:
+      one rate per stage, none of them near the heads' (``layer_rules.py``; ConvNeXt's
+      ``'layer_wise'`` is our default). The default also knows mmseg's BEiT and MAE, which do not
+      answer ``get_layer_depth`` themselves;
     - ``layer_decay_rate`` (default 1.0);
     - ``no_decay_keys``: parts of names that take no weight decay, beside vectors and biases
-      (default ``norm``, ``relative_position``, ``sampling_offsets``);
+      (default ``norm``, ``pos_embed``, ``cls_token``, ``rel_pos_``, ``relative_position``,
+      ``sampling_offsets``; BEiT's published training decays ``relative_position_bias_table``,
+      and has only the second to fourth);
     - ``offset_lr_scale`` (default 1.0): extra factor on the rate of names that contain one of
       ``offset_keys`` (default ``sampling_offsets``, ``reference_points``, ``offset_mask.``, the
       last for DCNv4; DCNv3's ``dcn.offset.`` was never scaled in the published training);
@@ -156,17 +166,17 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                              f'for no parameter; expected parts of parameter names')
         return settings
 
-    def _setting(self, name: str, ndim: int, backbones: dict[str, nn.Module],
+    def _setting(self, name: str, ndim: int, backbones: dict[str, LayerFunction],
                  custom: dict[str, float]) -> ParamSetting:
         cfg = self.paramwise_cfg
         prefix = next((p for p in backbones if name.startswith(p)), None)
         if prefix is None:
-            first, backbone = next(iter(backbones.items()))
-            _, num_layers = getattr(backbone, self.rule.method)(first, first)
+            first, layer_of = next(iter(backbones.items()))
+            _, num_layers = layer_of(first, first)
             zero = name.startswith(tuple(cfg.get('layer_zero_keys', ())))
             layer = 0 if zero else num_layers - 1
         else:
-            layer, num_layers = getattr(backbones[prefix], self.rule.method)(name, prefix)
+            layer, num_layers = backbones[prefix](name, prefix)
         scale = cfg['layer_decay_rate']**(num_layers - 1 - layer)
         if _contains(name, cfg.get('offset_keys', self.rule.offset_keys)):
             scale *= cfg.get('offset_lr_scale', 1.0)
@@ -181,18 +191,19 @@ def _contains(name: str, keys: Iterable[str]) -> bool:
     return any(key in name for key in keys)
 
 
-def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
-    """Outermost submodules called ``*backbone``, by the prefix of their parameters."""
-    found: dict[str, nn.Module] = {}
+def _find_backbones(model: nn.Module, method: str) -> dict[str, LayerFunction]:
+    """Layer functions of the outermost ``*backbone`` submodules, by prefix of parameters."""
+    found: dict[str, LayerFunction] = {}
     for name, module in model.named_modules():
         inside = any(name.startswith(prefix) for prefix in found)
         if not name.rpartition('.')[2].endswith('backbone') or inside:
             continue
-        if not hasattr(module, method):
+        layer_of = find_layer_function(module, method)
+        if layer_of is None:
             raise TypeError(
                 f'{name} is not valid: {type(module).__name__} has no {method}, which layer '
                 'decay needs; add it, or leave out the optimizer wrapper\'s constructor')
-        found[f'{name}.'] = module
+        found[f'{name}.'] = layer_of
     if not found:
         raise TypeError(f'{type(model).__name__} is not valid: got no submodule called backbone, '
                         f'expected one that has {method}')

@@ -1,0 +1,66 @@
+"""Layer numbers of backbones that do not know their own, for layer-wise learning-rate decay.
+
+A layer function takes (parameter name, prefix of the backbone in it) and returns (layer number,
+number of layers); layer 0 is at the input, the last one is all that lies behind the backbone.
+Sources: the training code of ConvNeXt (arXiv:2201.03545) and BEiT (arXiv:2106.08254).
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
+LayerFunction = Callable[[str, str], tuple[int, int]]
+
+
+def find_layer_function(backbone: nn.Module, method: str) -> LayerFunction | None:
+    """The layer function ``method`` of a backbone, or the published rule for its kind.
+
+    Args:
+        backbone: A method of its own comes first. Without one, ``get_layer_depth`` is answered
+            for plain vision transformers (``patch_embed`` and a list called ``blocks`` or
+            ``layers``, such as mmseg's BEiT and MAE), ``get_stage_depth`` for ConvNeXt
+            (``downsample_layers`` and ``stages``).
+        method: Name of the layer function.
+
+    Returns:
+        The function, or None where the backbone has none and no rule fits.
+    """
+    if hasattr(backbone, method):
+        return getattr(backbone, method)
+    if method == 'get_stage_depth' and all(
+            hasattr(backbone, name) for name in ('downsample_layers', 'stages', 'get_layer_depth')):
+        return partial(_convnext_stage, backbone.get_layer_depth)
+    blocks = getattr(backbone, 'blocks', getattr(backbone, 'layers', None))
+    if method == 'get_layer_depth' and hasattr(backbone, 'patch_embed') and isinstance(
+            blocks, nn.ModuleList):
+        return partial(_transformer_block, len(blocks))
+    return None
+
+
+def _convnext_stage(by_block: LayerFunction, name: str, prefix: str) -> tuple[int, int]:
+    """Stem and downsampling 0, stage s at s + 1, the rest as by blocks.
+
+    The number of layers stays that of the rule by blocks, 8 or 14. The stages of a small and a
+    large model hence differ in rate, and the last stage lies far below the heads, as published.
+    """
+    layer, num_layers = by_block(name, prefix)
+    parts = name.removeprefix(prefix).split('.')
+    if not name.startswith(prefix) or parts[0] not in ('downsample_layers', 'stages'):
+        return layer, num_layers
+    return int(parts[1]) + 1 if parts[0] == 'stages' else 0, num_layers
+
+
+def _transformer_block(depth: int, name: str, prefix: str) -> tuple[int, int]:
+    """Tokens, position embedding and patch embedding 0, block b at b + 1, the rest last."""
+    num_layers = depth + 2
+    inner = name.removeprefix(prefix)
+    parts = inner.split('.')
+    if not name.startswith(prefix):
+        return num_layers - 1, num_layers
+    if inner in ('cls_token', 'mask_token', 'pos_embed') or parts[0] == 'patch_embed':
+        return 0, num_layers
+    if parts[0] in ('blocks', 'layers'):
+        return int(parts[1]) + 1, num_layers
+    return num_layers - 1, num_layers
