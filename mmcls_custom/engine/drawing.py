@@ -30,7 +30,7 @@ def read_image(path: str) -> np.ndarray:
 
 
 def draw_sample(visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement,
-                out_file: str, *, score_thr: float, with_truth: bool) -> None:
+                out_file: str, *, score_thr: float, with_truth: bool, top: int = 1) -> None:
     """Draw one prediction into a file, on the right of the ground truth if that is wanted.
 
     Args:
@@ -40,12 +40,15 @@ def draw_sample(visualizer: Visualizer, image: np.ndarray, sample: BaseDataEleme
         out_file: Picture to write; its folder is made.
         score_thr: Objects below this score are not drawn.
         with_truth: Draw the ground truth, too.
+        top: Number of classes in the caption of a classified image.
     """
     os.makedirs(os.path.dirname(out_file) or '.', exist_ok=True)
     sample = sample.cpu()
     if hasattr(visualizer, 'visualize_cls'):
         # Captions need room, which small images do not have.
         small = min(image.shape[:2])
+        if top > 1:
+            sample.set_pred_label(_top_classes(sample, top)[1])
         visualizer.visualize_cls(image, sample, draw_gt=with_truth, out_file=out_file,
                                  resize=256 if small < 256 else None)
         return
@@ -81,40 +84,25 @@ class DrawPredictionsHook(Hook):
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:
-    """A binary mask (height, width) as COCO's compressed run lengths.
-
-    The runs go column by column and begin with zeros. Each length from the fourth on is written as
-    the difference to the one before the last, in groups of 5 bits, lowest first, one character
-    each; a sixth bit says that more follow.
-    """
-    flat = np.asarray(mask, dtype=bool).ravel(order='F')
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
-    if flat.size and flat[0]:
-        runs = [0, *runs]
-    text = []
-    for i, run in enumerate(runs):
-        value = run - runs[i - 2] if i > 2 else run
-        more = True
-        while more:
-            bits, value = value & 0x1f, value >> 5
-            more = value != (-1 if bits & 0x10 else 0)
-            text.append(chr(48 + bits + 0x20 * more))
-    return {'size': list(mask.shape), 'counts': ''.join(text)}
+    """A binary mask (height, width) as COCO's compressed run lengths, ready for JSON."""
+    from pycocotools import mask as coco_mask  # comes with mmdet; only detection has masks
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {'size': list(mask.shape), 'counts': rle['counts'].decode()}
 
 
-def describe_sample(sample: BaseDataElement, classes: Sequence[str],
-                    score_thr: float) -> dict[str, Any]:
+def describe_sample(sample: BaseDataElement, classes: Sequence[str], score_thr: float,
+                    top: int = 5) -> dict[str, Any]:
     """A prediction as plain numbers and names, ready for JSON.
 
     Detection gives ``objects`` (box x1 y1 x2 y2 in pixels, label, name, score, mask as run
     lengths), segmentation ``class_shares`` (share of the pixels per class), classification
-    ``top5``.
+    ``top5`` (label, name, score), or ``topK`` for another K.
 
     Args:
         sample: Prediction of one image.
         classes: Class names in the order of the labels.
         score_thr: Objects below this score are left out.
+        top: Number of classes named in classification.
     """
     sample = sample.cpu()
     if 'pred_instances' in sample:
@@ -124,9 +112,14 @@ def describe_sample(sample: BaseDataElement, classes: Sequence[str],
         counts = torch.bincount(labels, minlength=len(classes))
         return {'class_shares': {_name(classes, i): count / labels.numel()
                                  for i, count in enumerate(counts.tolist()) if count}}
-    scores, labels = sample.pred_score.float().topk(min(5, sample.pred_score.numel()))
-    return {'top5': [{'label': label, 'name': _name(classes, label), 'score': score}
-                     for label, score in zip(labels.tolist(), scores.tolist(), strict=True)]}
+    scores, labels = _top_classes(sample, top)
+    return {f'top{top}': [{'label': label, 'name': _name(classes, label), 'score': score}
+                           for label, score in zip(labels.tolist(), scores.tolist(), strict=True)]}
+
+
+def _top_classes(sample: BaseDataElement, top: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and labels of the classes with the highest scores, the best first."""
+    return sample.pred_score.float().topk(min(top, sample.pred_score.numel()))
 
 
 def _describe_objects(instances: Any, classes: Sequence[str],

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmcls_custom.engine.errors import suggest
+from mmcls_custom.engine.errors import UserError, suggest
 
 
-def match_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Names of the submodules that patterns name, in the model's order, each once.
+def match_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, list[str]]:
+    """Names of the submodules that each pattern names, in the model's order.
 
     Args:
         model: Any module.
@@ -21,22 +21,22 @@ def match_layers(model: nn.Module, patterns: Sequence[str]) -> list[str]:
             between two dots, ``**`` also for dots: ``backbone.levels.*.blocks.0.dcn``.
 
     Raises:
-        ValueError: A pattern names no submodule; the message lists near ones.
+        UserError (a ValueError): A pattern names no submodule; the message lists near ones.
     """
     if isinstance(patterns, str):
-        raise ValueError(f'layers is not valid: got {patterns!r}, expected a list of names; write '
-                         f'[{patterns!r}]')
+        raise UserError(f'layers is not valid: got {patterns!r}, expected a list of names; write '
+                        f'[{patterns!r}]')
     names = [name for name, _ in model.named_modules() if name]
-    found: set[str] = set()
+    found = {}
     for pattern in patterns:
         escaped = re.escape(pattern).replace(r'\*\*', '.*').replace(r'\*', '[^.]*')
-        matching = {name for name in names if re.fullmatch(escaped, name)}
+        matching = [name for name in names if re.fullmatch(escaped, name)]
         if not matching:
             near = suggest(pattern, names) or f'; the parts of the model are {_parts(model)}'
-            raise ValueError(f'layer is not valid: got {pattern!r}, expected the name of a module '
-                             f'of {type(model).__name__}{near}')
-        found |= matching
-    return [name for name in names if name in found]
+            raise UserError(f'layer is not valid: got {pattern!r}, expected the name of a module '
+                            f'of {type(model).__name__}{near}')
+        found[pattern] = matching
+    return found
 
 
 @contextmanager
@@ -56,9 +56,11 @@ def record_features(model: nn.Module, layers: Sequence[str], *,
         part per depth; from its second call on a layer is called ``NAME@1``, ``NAME@2``, ...
 
     Raises:
-        ValueError: A layer is unknown, was not called in the block, or put out no tensor.
+        UserError (a ValueError): A layer is unknown, or was not called in the block, or put out
+            no tensor. Of the layers of a pattern one with a tensor is enough.
     """
-    names = match_layers(model, layers)
+    matches = match_layers(model, layers)
+    names = list(dict.fromkeys(name for matching in matches.values() for name in matching))
     features: dict[str, Tensor] = {}
     calls = dict.fromkeys(names, 0)
     silent = set(names)
@@ -79,11 +81,11 @@ def record_features(model: nn.Module, layers: Sequence[str], *,
     finally:
         for handle in handles:
             handle.remove()
-    for name in names:
-        if name in silent:
-            reason = 'puts out no tensor' if calls[name] else 'was not called'
-            raise ValueError(f'layer is not valid: {name} {reason} in this run of the model; '
-                             'choose another layer')
+    for pattern, matching in matches.items():
+        if silent.issuperset(matching):
+            reason = 'puts out no tensor' if calls[matching[0]] else 'was not called'
+            raise UserError(f'layer is not valid: {pattern} {reason} in this run of the model; '
+                            'choose another layer')
 
 
 def get_features(model: nn.Module, x: Any, layers: Sequence[str], *,
@@ -100,7 +102,7 @@ def get_features(model: nn.Module, x: Any, layers: Sequence[str], *,
         Features by layer name, see :func:`record_features`.
 
     Raises:
-        ValueError: A layer is unknown, is not called, or puts out no tensor.
+        UserError (a ValueError): A layer is unknown, is not called, or puts out no tensor.
     """
     with record_features(model, layers, grad=grad) as features:
         model(x)

@@ -102,5 +102,5 @@ def test_silent_layers_are_refused(layer, words):
 def test_no_hook_stays_behind(image):
     model = Parts()
     with pytest.raises((RuntimeError, ValueError)):  # an idle layer, or too many channels
-        get_features(model, image, ['**'])
+        get_features(model, image, ['**', 'idle'])
     assert not any(module._forward_hooks for module in model.modules())
