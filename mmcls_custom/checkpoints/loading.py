@@ -1,164 +1,240 @@
-"""Reads checkpoints without running code from them and reports how they fit a model."""
+"""Reads checkpoints of any published form without running code from them."""
 from __future__ import annotations
 
+import json
+import logging
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader
-from torch import nn
+from mmengine.logging import print_log
+from safetensors import safe_open
 
-# Module-list wrappers of distributed training and of exponential averages add this prefix.
-_PREFIX = re.compile(r'^module\.')
-_SHOWN = 8
+from mmcls_custom.checkpoints.policy import current_policy
+from mmcls_custom.checkpoints.training_state import unpack_training_state
+from mmcls_custom.checkpoints.unpickling import unpickle
+
+# Where published files keep their weights; the first that holds tensors wins.
+WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
+_MODULE = re.compile(r'^module\.')
+_GIT_LFS = b'version https://git-lfs'
+_TEXT = (b'<', b'{', b'[')
+# What torch says where a file needs more than its restricted unpickler offers.
+_BEYOND = ('TorchScript', 'legacy .tar', 'Can only', 'unrecognized function')
 
 
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged, unsafe, or belongs to another model."""
 
 
-@dataclass
-class MatchReport:
-    """How the tensors of a checkpoint meet those of a model (names are model keys)."""
-
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    resized: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
-
-    @property
-    def ratio(self) -> float:
-        """Share of the model's tensors that the checkpoint fills, 0 to 1."""
-        wanted = len(self.loaded) + len(self.missing) + len(self.resized)
-        return len(self.loaded) / wanted if wanted else 1.0
-
-    def __str__(self) -> str:
-        shapes = [f'{key} (checkpoint {tuple(got)}, model {tuple(want)})'
-                  for key, (got, want) in self.resized.items()]
-        return '\n'.join([
-            f'  loaded:     {len(self.loaded)}',
-            f'  missing:    {_names(self.missing)}',
-            f'  unexpected: {_names(self.unexpected)}',
-            f'  resized:    {_names(shapes)}',
-            f'  ratio:      {self.ratio:.1%} of the tensors of the model',
-        ])
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint holds more than tensors and plain data."""
 
 
-def _names(names: list[str]) -> str:
-    """Count and the first few names, for a person to read."""
-    if not names:
-        return '0'
-    more = f', and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''
-    return f'{len(names)}: {", ".join(names[:_SHOWN])}{more}'
-
-
-def _history_method(owner: type, name: str) -> Any:
-    """Stands in for ``getattr``, which log histories need for their own statistics only."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError('GLOBAL builtins.getattr is not allowed')
-    return getattr(owner, name)
-
-
-def _safe_globals() -> list[Any]:
-    """What a training checkpoint holds beside tensors: log histories, kept as numpy arrays."""
-    numbers = [np.float64, np.float32, np.int64, np.int32, np.uint8, np.bool_]
-    return [
-        HistoryBuffer, (_history_method, 'builtins.getattr'), np.ndarray, np.dtype,
-        np._core.multiarray._reconstruct, np._core.multiarray.scalar,
-        *(type(np.dtype(number)) for number in numbers),
-    ]
-
-
-def read_checkpoint(path: str | Path, map_location: str = 'cpu') -> dict[str, Any]:
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
     """Read a local checkpoint; only tensors and plain data are unpickled, nothing is executed.
 
+    The content decides the format, not the suffix: safetensors, its index of several files
+    (``*.index.json``, read with all files it names), or ``torch.save``, old forms included.
+    The weights are the first of ``state_dict``, ``model_ema``, ``model`` and ``module`` that holds
+    tensors, else the file is a bare state dict. A leading ``module.`` is dropped from their names,
+    and so are the copies ``ema_*`` that the exponential-average hook of mmcv 1.x keeps beside them
+    (the ordinary names hold the averaged weights there).
+
+    Under :func:`loading_policy` with ``trust`` a file that cannot be read so is unpickled without
+    restrictions, after a warning.
+
     Args:
-        path: File written by ``torch.save``.
-        map_location: Device the tensors are put on.
+        path: The file.
+        map_location: Device the tensors are put on; with safetensors not a function.
 
     Returns:
-        The checkpoint's dictionary, or ``{'state_dict': ...}`` if the file is a bare state dict.
+        The checkpoint's dictionary with the weights under ``state_dict``; the header of a
+        safetensors file under ``meta``.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or holds objects that are not plain data.
+        CheckpointError: The file is missing, damaged, no checkpoint, or (then an
+            UnsafeCheckpointError) holds objects that are not plain data.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
+    head = _first_bytes(path)
+    try:
+        if path.name.endswith('.index.json'):
+            content = _read_index(path, map_location)
+        else:
+            _refuse_other_files(path, head)
+            content = _read_file(path, head, map_location)
+        if not isinstance(content, Mapping):
+            raise CheckpointError(f'checkpoint is not valid: {path} holds a '
+                                  f'{type(content).__name__}, expected a dictionary of tensors')
+        checkpoint = unwrap(content)
+        unpack_training_state(checkpoint)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged or hostile file can make a parser fail in any way
+        raise _damaged(path, error) from error
+    return checkpoint
+
+
+def unwrap(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file holds, with its weights under ``state_dict`` and their names in plain form.
+
+    Args:
+        content: Dictionary of a checkpoint, or a bare state dict.
+    """
+    held = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    filled = [key for key in held if any(map(torch.is_tensor, content[key].values()))]
+    if not filled and not held:
+        return {'state_dict': _plain_names(content)}
+    return {**content, 'state_dict': _plain_names(content[(filled or held)[0]])}
+
+
+def _plain_names(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """Weights without the prefix of distributed training and without mmcv 1.x's averages."""
+    names = [key for key in weights if isinstance(key, str)]
+    averages = {'ema_' + _MODULE.sub('', key).replace('.', '_') for key in names}
+    plain = OrderedDict((_MODULE.sub('', key), weights[key]) for key in names
+                        if key not in averages)
+    versions = getattr(weights, '_metadata', None)
+    if isinstance(versions, Mapping):  # the versions of the modules, which their loading asks for
+        plain._metadata = {_MODULE.sub('', key): value for key, value in versions.items()
+                           if isinstance(key, str) and isinstance(value, Mapping)}
+    return plain
+
+
+def _first_bytes(path: Path) -> bytes:
+    """The beginning of a file, or an error that says why there is none."""
+    if path.is_dir():
+        files = sorted(entry.name for entry in path.iterdir()
+                       if entry.suffix in ('.pth', '.pt', '.safetensors', '.bin', '.json'))
+        hint = f'name one of its files: {", ".join(files[:8])}' if files else 'check the path'
+        raise CheckpointError(f'checkpoint is not valid: {path} is a folder, expected a file; '
+                              f'{hint}')
     if not path.is_file():
         raise CheckpointError(f'checkpoint is not valid: got {path}, expected an existing file; '
                               'check the path')
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(error))
-        if found is None:
-            raise _damaged(path, error) from error
-        raise CheckpointError(
-            f'checkpoint is not valid: {path} holds an object of type {found.group(1)}, expected '
-            'tensors and plain data only; it was not executed. Save its state dict alone, or get '
-            'the file from a source that does') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        with path.open('rb') as file:
+            return file.read(1024)
+    except OSError as error:
         raise _damaged(path, error) from error
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(f'checkpoint is not valid: {path} holds a '
-                              f'{type(checkpoint).__name__}, expected a dictionary of tensors')
-    if 'state_dict' in checkpoint:
-        return dict(checkpoint)
-    if 'model' in checkpoint and isinstance(checkpoint['model'], Mapping):
-        return {**checkpoint, 'state_dict': checkpoint['model']}
-    return {'state_dict': checkpoint}
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def _read_for_mmengine(filename: str, map_location: str | None) -> dict[str, Any]:
-    """Local files that models name themselves (``init_cfg``) go the same safe way."""
-    return read_checkpoint(filename, map_location or 'cpu')
+def _refuse_other_files(path: Path, head: bytes) -> None:
+    """Name what a file is that people mistake for a checkpoint."""
+    if not head:
+        found, remedy = 'it is empty', 'copy or download it again'
+    elif head.startswith(_GIT_LFS):
+        found = 'it is a Git LFS pointer, not the file itself'
+        remedy = 'fetch the file with: git lfs pull'
+    elif head.lstrip().startswith(_TEXT):
+        found = 'it is text, perhaps a web page saved in its place'
+        remedy = 'open it to see what the server said, and download it again'
+    elif head.startswith(b'\x1f\x8b'):
+        found, remedy = 'it is compressed', 'unpack it first (gunzip)'
+    else:
+        return
+    raise CheckpointError(f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot '
+                          f'be read ({found}), expected a file of torch.save or safetensors; '
+                          f'{remedy}')
+
+
+def _read_file(path: Path, head: bytes, map_location: Any) -> Any:
+    """The content of one file."""
+    if head[8:9] == b'{' or (path.suffix == '.safetensors' and not head.startswith(b'PK')):
+        return _read_safetensors(path, map_location)
+    with path.open('rb') as file:  # given a name, torch goes by the suffix
+        return read_torch(file, path, map_location)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+    device = str(map_location) if isinstance(map_location, str | torch.device) else 'cpu'
+    with safe_open(path, framework='pt', device=device) as file:
+        meta = {key: _from_json(text) for key, text in (file.metadata() or {}).items()}
+        names = file.keys()
+        return {'meta': meta, 'state_dict': {key: file.get_tensor(key) for key in names}}
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_index(path: Path, map_location: Any) -> dict[str, Any]:
+    """The weights of all files that an index names; they lie in the same folder."""
+    content = json.loads(path.read_bytes())
+    places = content.get('weight_map') if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f'checkpoint is not valid: {path} has no weight_map, expected the '
+                              'index of a checkpoint in several files')
+    state: dict[str, torch.Tensor] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or name.endswith('.json'):
+            raise CheckpointError(f'checkpoint is not valid: {path} names {name}, expected weight '
+                                  'files in its own folder')
+        state.update(read_checkpoint(path.with_name(name), map_location)['state_dict'])
+    lost = [key for key in places if _MODULE.sub('', key) not in state]
+    if lost:
+        raise CheckpointError(f'checkpoint is not valid: {path} names {lost[0]} in '
+                              f'{places[lost[0]]}, which lacks it; download the files again')
+    return {'meta': content.get('metadata') or {}, 'state_dict': state}
+
+
+def read_torch(file: BinaryIO, source: str | Path, map_location: Any = 'cpu') -> Any:
+    """The object in an open file of ``torch.save``, safely unless the policy trusts it.
+
+    Args:
+        file: Binary file that can be rewound.
+        source: Its name, for messages.
+        map_location: Device the tensors are put on.
+
+    Raises:
+        UnsafeCheckpointError: It holds more than tensors and plain data.
+    """
+    try:
+        return unpickle(file, map_location)
+    except Exception as error:
+        if current_policy().trust:
+            print_log(f'--trust-checkpoint: {source} is unpickled without restrictions and can '
+                      'run any code', logger='current', level=logging.WARNING)
+            file.seek(0)
+            return torch.load(file, map_location=map_location, weights_only=False)
+        at_end = not file.read(1)
+        file.seek(0)
+        cut_off = at_end and file.read(2) != b'PK'  # within the name of a class, perhaps
+        reason = '' if cut_off else _beyond_plain_data(error)
+        if reason:
+            raise UnsafeCheckpointError(
+                f'checkpoint is not valid: {source} holds {reason}, expected tensors and plain '
+                'data only; it was not executed. Get it from a source that saves the state dict '
+                'alone or safetensors. --trust-checkpoint loads it all the same: such a file can '
+                'run any code on this machine, so only if you trust whoever made it') from error
+        raise
+
+
+def _beyond_plain_data(error: Exception) -> str:
+    """What a file holds that is not plain data; empty where it is just damaged."""
+    text = str(error)
+    found = re.search(r'(?:GLOBAL|global) (\S+)', text)
+    if isinstance(error, pickle.UnpicklingError) and found:
+        return f'an object of type {found.group(1).rstrip(".")}'
+    if isinstance(error, pickle.UnpicklingError | RuntimeError):
+        cause = next((line for line in text.splitlines() if any(part in line for part in _BEYOND)),
+                     None)
+        if cause:
+            return f'instructions beyond plain data ({cause.strip()})'
+    return ''
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return CheckpointError(
         f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot be read ({reason}), '
-        'expected a file written by torch.save; it may be cut off: copy or download it again')
-
-
-def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *,
-                    source: str, min_ratio: float = 0.99) -> MatchReport:
-    """Copy the tensors that fit into the model, after checking that enough of them fit.
-
-    Args:
-        model: The model, not wrapped for distributed training.
-        state_dict: Tensors by name; a leading ``module.`` is dropped.
-        source: Name of the checkpoint, for the message.
-        min_ratio: Least share of the model's tensors that must be filled.
-
-    Returns:
-        What was loaded, missing, unexpected and of another shape.
-
-    Raises:
-        CheckpointError: Fewer than ``min_ratio`` match; the model is unchanged.
-    """
-    incoming = {_PREFIX.sub('', key): value for key, value in state_dict.items()
-                if isinstance(value, torch.Tensor)}
-    wanted = model.state_dict()
-    report = MatchReport(unexpected=[key for key in incoming if key not in wanted])
-    for key, value in wanted.items():
-        if key not in incoming:
-            report.missing.append(key)
-        elif incoming[key].shape != value.shape:
-            report.resized[key] = (tuple(incoming[key].shape), tuple(value.shape))
-        else:
-            report.loaded.append(key)
-    if report.ratio < min_ratio:
-        raise CheckpointError(
-            f'checkpoint does not fit the model: got {source}, expected at least '
-            f'{min_ratio:.0%} of the tensors of {type(model).__name__}; '
-            f'use the config it was trained with\n{report}')
-    model.load_state_dict({key: incoming[key] for key in report.loaded}, strict=False)
-    return report
+        'expected a file of torch.save or safetensors; it may be cut off: copy or download it '
+        'again')

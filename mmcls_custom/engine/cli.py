@@ -11,6 +11,7 @@ from typing import SupportsFloat
 from mmengine.dist import is_main_process
 from torch import distributed as torch_dist
 
+from mmcls_custom.checkpoints import CheckpointError, loading_policy
 from mmcls_custom.engine.errors import UserError
 
 
@@ -31,6 +32,24 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help='carry on without images that are missing or damaged, and count them')
     add('--trust-data', action='store_true',
         help='do not check the data sets before the start (saves time on sets checked before)')
+    add_checkpoint_options(parser)
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how checkpoints are loaded; :func:`run_tool` heeds them."""
+    parser.add_argument('--trust-checkpoint', action='store_true',
+                        help='load checkpoints even if they hold more than tensors and plain '
+                             'data; such a file can run any code on this machine')
+    parser.add_argument('--min-match', type=_share, metavar='SHARE',
+                        help="least share of a model's tensors that a checkpoint must fill "
+                             '(default: 0.99)')
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f'got {text}, expected a number within 0..1')
+    return value
 
 
 def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
@@ -38,14 +57,17 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     """Parse the command line, run a tool, and turn bad input into a message and exit code 2."""
     _quieten()
     try:
-        code = tool(parser.parse_args(argv))
+        args = parser.parse_args(argv)
+        with loading_policy(getattr(args, 'trust_checkpoint', False),
+                            getattr(args, 'min_match', None)):
+            code = tool(args)
         if torch_dist.is_initialized():
             # A process that leaves while another still writes its results can abort in gloo.
             torch_dist.barrier()
         return code
     except SystemExit as stop:  # argparse has already said why
         return stop.code if isinstance(stop.code, int) else 2
-    except UserError as error:
+    except (UserError, CheckpointError) as error:
         # Before the process group exists, the launcher's variables tell which process this is.
         rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
         if is_main_process() and rank == '0':

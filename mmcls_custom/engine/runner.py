@@ -29,7 +29,12 @@ from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from mmcls_custom.checkpoints import CheckpointError, load_state_dict, read_checkpoint
+from mmcls_custom.checkpoints import (
+    CheckpointError,
+    load_state_dict,
+    pack_training_state,
+    read_checkpoint,
+)
 from mmcls_custom.engine.data_check import check_dataset, compare_classes, drop_samples
 from mmcls_custom.engine.errors import UserError, explain_build_error
 
@@ -46,8 +51,8 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 class CheckedRunner(Runner):
     """mmengine's runner, which never unpickles unknown objects and trains on CPUs, too.
 
-    A checkpoint must fill at least 99 % of the model's tensors. The config is written into the
-    work folder when the run really begins, not before.
+    A checkpoint must fill at least 99 % of the model's tensors, unless the loading policy allows
+    less. The config is written into the work folder when the run really begins, not before.
     """
 
     _stamps: ClassVar[list[str]] = []
@@ -55,13 +60,18 @@ class CheckedRunner(Runner):
     last_metrics: dict[str, float] | None = None
 
     def call_hook(self, fn_name: str, **kwargs: Any) -> None:
-        """Call a hook point; note the beginning of the run and its last metrics."""
+        """Call a hook point; note the beginning of the run and its last metrics.
+
+        What is saved afterwards loads with ``torch.load(weights_only=True)`` alone.
+        """
         if fn_name in ('before_train', 'before_test') and not self.started:
             self.started = True
             super().dump_config()
         if fn_name == 'after_val_epoch':
             self.last_metrics = dict(kwargs['metrics'])
         super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_save_checkpoint':
+            pack_training_state(kwargs['checkpoint'])
 
     def dump_config(self) -> None:
         """Do nothing yet: a run that fails while it is set up leaves the folder as it was."""
@@ -153,6 +163,23 @@ class CheckedRunner(Runner):
         options.setdefault('find_unused_parameters', self.cfg.get('find_unused_parameters', False))
         return MMDistributedDataParallel(module=model, **options)
 
+    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Continue from a checkpoint of this runner; arguments as mmengine's.
+
+        Raises:
+            CheckpointError: It cannot be read safely, belongs to another model, or its training
+                state (optimizer, schedules) to another config.
+        """
+        try:
+            super().resume(filename, *args, **kwargs)
+        except CheckpointError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f'--resume is not valid: {filename} does not continue this config '
+                f'({type(error).__name__}: {error}); use the config it was trained with, or start '
+                'anew from its weights: --cfg-options load_from=FILE') from error
+
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu',
                         strict: bool = False, revise_keys: list | None = None) -> dict[str, Any]:
         """Load a local checkpoint into the model.
@@ -160,21 +187,36 @@ class CheckedRunner(Runner):
         Args:
             filename: Checkpoint file.
             map_location: Device its tensors are put on.
-            strict: Demand every tensor instead of 99 %.
+            strict: Demand every tensor instead of the share of the loading policy.
             revise_keys: Not used; ``mmcls_custom.checkpoints`` knows the prefixes.
 
         Raises:
             CheckpointError: It cannot be read safely or belongs to another model.
         """
         checkpoint = read_checkpoint(filename, map_location)
+        if self._resume:
+            _check_training_state(checkpoint, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         target = model.module if isinstance(model, BaseTTAModel) else model
-        report = load_state_dict(target, checkpoint['state_dict'], source=str(filename),
-                                 min_ratio=1.0 if strict else 0.99)
+        load_state_dict(target, checkpoint['state_dict'], source=str(filename),
+                        min_ratio=1.0 if strict else None)
         self._has_loaded = True
-        self.logger.info(f'Loaded {filename}:\n{report}')
         return checkpoint
+
+
+def _check_training_state(checkpoint: dict[str, Any], source: str) -> None:
+    """Refuse to resume from weights alone."""
+    meta = checkpoint.get('meta')
+    lacking = [f'meta.{key}' for key in ('epoch', 'iter')
+               if not isinstance(meta, dict) or not isinstance(meta.get(key), int)]
+    hub = checkpoint.get('message_hub')
+    if not isinstance(hub, dict) or not {'log_scalars', 'runtime_info', 'resumed_keys'} <= set(hub):
+        lacking.append('message_hub')
+    if lacking:
+        raise CheckpointError(f'--resume is not valid: {source} lacks {", ".join(lacking)}, '
+                              'expected a checkpoint that train.py wrote; to start anew from its '
+                              'weights use --cfg-options load_from=FILE')
 
 
 def import_task_modules(scope: str) -> None:

@@ -1,0 +1,175 @@
+"""Unpickles files of ``torch.save``: tensors, plain data and an explicit list of harmless classes.
+
+Every class of the list that is not torch's own is replaced by a stand-in that stores data and
+nothing else. numpy's own classes are not safe here: the state of a pickled ``numpy.dtype`` may
+claim that plain bytes are object pointers, and a log history puts functions into its class.
+"""
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+
+_NUMBERS_AND_TEXT = re.compile(r'[biufcSU]\d{1,6}')
+
+
+def _refuse(what: str) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(f'GLOBAL {what} is not allowed')
+
+
+class _DType:
+    """Stands in for ``numpy.dtype``: numbers and text only."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if not _NUMBERS_AND_TEXT.fullmatch(code):
+            raise _refuse(f'numpy.dtype({code})')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands in for ``numpy.ndarray`` until :func:`_settle` takes its value out."""
+
+    __hash__ = None
+    value: np.ndarray
+
+    def __init__(self, *_: Any) -> None:
+        """Take the arguments of numpy's constructor, which do not matter: the state does."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, by_column, raw = state
+        if not isinstance(raw, bytes):
+            raise _refuse('numpy.ndarray of objects')
+        if any(size < 0 for size in shape):
+            raise ValueError(f'an array of shape {shape}')
+        flat = np.frombuffer(raw, dtype.dtype) if raw else np.empty(0, dtype.dtype)
+        self.value = flat.reshape(shape, order='F' if by_column else 'C').copy()
+
+
+class _History:
+    """Stands in for mmengine's log history until :func:`_settle` builds one of its numbers."""
+
+    __hash__ = None
+    state: dict[str, Any]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def build(self) -> HistoryBuffer:
+        log, counts = (_settle(self.state[key], {}) for key in ('_log_history', '_count_history'))
+        return HistoryBuffer(log, counts, int(self.state['max_length']))
+
+
+class _Dict:
+    """Stands in for subclasses of dict with attributes: their items become a plain dict."""
+
+    def __new__(cls, items: dict[Any, Any] | None = None, *_: Any) -> Any:
+        return OrderedDict(items if isinstance(items, dict) else {})
+
+
+def _scalar(dtype: _DType, raw: bytes) -> Any:
+    """Stands in for numpy's scalar constructor."""
+    if not isinstance(raw, bytes):
+        raise _refuse('numpy.object_')
+    return np.frombuffer(raw, dtype.dtype, count=1)[0]
+
+
+def _history_method(owner: type, name: str) -> str:
+    """Stands in for ``getattr``, by which log histories name their own statistics."""
+    if owner is not _History or name not in ('min', 'max', 'mean', 'current'):
+        raise _refuse('builtins.getattr')
+    return name
+
+
+def _path_text(*parts: str) -> str:
+    """Stands in for the classes of pathlib."""
+    return '/'.join(parts).replace('//', '/')
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    """Stands in for ``collections.defaultdict``, whose factory is a callable."""
+    return {}
+
+
+_NUMPY = [f'numpy.{core}.multiarray' for core in ('core', '_core')]
+_DICTS = ('yacs.config.CfgNode', 'mmcv.utils.config.ConfigDict', 'addict.addict.Dict',
+          'mmengine.config.config.ConfigDict', 'easydict.EasyDict')
+_PATHS = [f'{module}.{kind}' for module in ('pathlib', 'pathlib._local')
+          for kind in ('PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath')]
+_ALLOWED: list[tuple[Callable[..., Any], str]] = [
+    (argparse.Namespace, 'argparse.Namespace'),
+    (_History, 'mmengine.logging.history_buffer.HistoryBuffer'),
+    (_history_method, 'builtins.getattr'),
+    (_Array, 'numpy.ndarray'), (_DType, 'numpy.dtype'),
+    *((_Array, f'{module}._reconstruct') for module in _NUMPY),
+    *((_scalar, f'{module}.scalar') for module in _NUMPY),
+    *((_Dict, name) for name in _DICTS),
+    *((_path_text, name) for name in _PATHS),
+    (_plain_dict, 'collections.defaultdict'),
+    *((kind, f'builtins.{kind.__name__}')
+      for kind in (bytes, dict, list, int, float, frozenset, slice)),
+]
+
+
+@contextmanager
+def _allowed_only() -> Iterator[None]:
+    """Admit the list above and torch's own, not what other packages have added meanwhile."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(_ALLOWED)
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
+
+
+def unpickle(file: str | Path | BinaryIO, map_location: Any = 'cpu') -> Any:
+    """The object in a file of ``torch.save``, made of tensors and plain data only.
+
+    Configs (yacs, mmcv, addict) come back as dictionaries, paths as text, ``argparse.Namespace``,
+    numeric numpy arrays and log histories as themselves. Nothing the file names is called.
+
+    Args:
+        file: Path or open binary file; not a safetensors file.
+        map_location: Device the tensors are put on.
+
+    Raises:
+        pickle.UnpicklingError: It holds something else, named ``GLOBAL module.name`` in the text.
+        Exception: It is damaged; any kind, as torch and the stand-ins meet it.
+    """
+    with _allowed_only(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of damaged files torch also warns, before it fails
+        return _settle(torch.load(file, map_location=map_location, weights_only=True), {})
+
+
+def _settle(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+    """The same data with stand-ins resolved; ``done`` holds (object, result) by identity."""
+    if id(value) in done:
+        return done[id(value)][1]
+    if isinstance(value, _Array):
+        return value.value
+    if isinstance(value, _History):
+        return value.build()
+    if isinstance(value, tuple) and type(value) is tuple:
+        result = tuple(_settle(item, done) for item in value)
+        done[id(value)] = value, result
+        return result
+    if isinstance(value, dict | list | argparse.Namespace):
+        done[id(value)] = value, value
+        items = vars(value) if isinstance(value, argparse.Namespace) else value
+        for key in list(items) if isinstance(items, dict) else range(len(items)):
+            items[key] = _settle(items[key], done)
+    return value

@@ -1,0 +1,185 @@
+"""Checkpoints that strangers made, and our own, through the command line tools."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmcls_custom.checkpoints import save_checkpoint
+from tests.tools import tiny
+from tools import predict, test, train
+
+
+class Call:
+    """Pickles as a call of a function."""
+
+    def __init__(self, function: Callable, *args: object) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+@pytest.fixture
+def classifier(tmp_path: Path) -> Path:
+    return tiny.make_classifier(tmp_path / 'cls')
+
+
+@pytest.fixture
+def state(trained) -> dict[str, torch.Tensor]:
+    """Weights that fit the classifier."""
+    return dict(torch.load(trained('classifier').checkpoint, weights_only=True)['state_dict'])
+
+
+def write(folder: Path, content: object, name: str = 'a.pth') -> str:
+    """Write a checkpoint, or bytes as they are."""
+    path = folder / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    return str(path)
+
+
+def arguments(tool: str, config: Path, checkpoint: str, out: Path) -> tuple[Callable, list[str]]:
+    """A tool and its command line that read the checkpoint."""
+    work = ['--work-dir', str(out)]
+    if tool == 'pretrained':
+        text = config.read_text().replace(
+            "type='MobileNetV2',", f"type='MobileNetV2', init_cfg=dict(type='Pretrained', "
+                                   f"checkpoint={checkpoint!r}),")
+        config.write_text(text)
+        return train.main, [str(config), *work]
+    if tool == 'resume':
+        return train.main, [str(config), *work, '--resume', checkpoint]
+    if tool == 'load_from':
+        return train.main, [str(config), *work, '--cfg-options', f'load_from={checkpoint}']
+    if tool == 'test':
+        return test.main, [str(config), checkpoint, *work]
+    images = str(config.parent / 'val' / 'dark')
+    return predict.main, [str(config), checkpoint, images, '--out-dir', str(out)]
+
+
+TOOLS = ['resume', 'load_from', 'pretrained', 'test', 'predict']
+
+
+@pytest.fixture
+def refused(tmp_path, classifier, capsys):
+    """Function that runs a tool on a checkpoint, demands its refusal, and gives its message."""
+
+    def run(tool: str, checkpoint: str, *more: str) -> str:
+        main, argv = arguments(tool, classifier, checkpoint, tmp_path / 'new' / 'out')
+        capsys.readouterr()
+        code = main([*argv, *more])
+        message = capsys.readouterr().err
+        assert code == 2, message
+        assert message.count('error:') == 1 and 'Traceback' not in message
+        assert not (tmp_path / 'new').exists(), 'a refused run wrote files'
+        return message
+
+    return run
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_code_in_a_checkpoint_is_not_run(refused, state, tmp_path, tool):
+    evil = {'meta': {'epoch': 0, 'iter': 2}, 'state_dict': state, 'message_hub': {},
+            'optimizer': {'state': {0: {'momentum_buffer': Call(os.mkdir, str(tmp_path / 'ran'))}}}}
+    message = refused(tool, write(tmp_path, evil))
+    assert 'mkdir' in message and 'not executed' in message and '--trust-checkpoint' in message
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_truncated_file(refused, state, tmp_path, tool):
+    path = Path(write(tmp_path, {'state_dict': state}))
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert 'cannot be read' in refused(tool, str(path))
+
+
+@pytest.mark.parametrize('tool', ['pretrained', 'test'])
+@pytest.mark.parametrize(('content', 'words'), [
+    (b'<html>404</html>', 'web page'),
+    (b'version https://git-lfs.github.com/spec/v1\n', 'git lfs pull'),
+    ({'levels.0.weight': torch.ones(3)}, 'does not fit the model'),
+    ([1, 2], 'expected a dictionary'),
+])
+def test_other_files(refused, tmp_path, tool, content, words):
+    assert words in refused(tool, write(tmp_path, content))
+
+
+@pytest.mark.parametrize('tool', TOOLS)
+def test_trust_reaches_every_way(tmp_path, classifier, state, capsys, tool):
+    made = tmp_path / 'ran'
+    if tool == 'resume':
+        config = classifier.parent / 'copy.py'
+        config.write_text(classifier.read_text())
+        assert train.main([str(config), '--work-dir', str(tmp_path / 'first')]) == 0
+        content = torch.load(tmp_path / 'first' / 'iter_2.pth', weights_only=True)
+    else:
+        content = {'state_dict': state}
+    path = write(tmp_path, {**content, 'extra': Call(os.makedirs, str(made), 0o777, True)})
+    main, argv = arguments(tool, classifier, path, tmp_path / 'out')
+    capsys.readouterr()
+    assert main([*argv, '--trust-checkpoint']) == 0
+    assert made.is_dir()
+    out = ''.join(capsys.readouterr())
+    assert f'--trust-checkpoint: {path} is unpickled without restrictions' in out
+    made.rmdir()
+    assert main(argv) == 2 and not made.exists()
+
+
+def test_min_match(refused, classifier, state, tmp_path, capsys):
+    for key in [key for key in state if key.startswith('backbone.conv2')]:
+        del state[key]
+    path = write(tmp_path, state)
+    assert 'missing 6: backbone.conv2.conv.weight, ' in refused('test', path)
+    main, argv = arguments('test', classifier, path, tmp_path / 'out')
+    assert main([*argv, '--min-match', '0.9']) == 0
+    assert 'expected a number within 0..1' in refused_option(main, argv, capsys)
+
+
+def refused_option(main: Callable, argv: list[str], capsys: pytest.CaptureFixture) -> str:
+    capsys.readouterr()
+    assert main([*argv, '--min-match', '9']) == 2
+    return capsys.readouterr().err
+
+
+def test_safetensors(classifier, state, tmp_path, capsys):
+    save_checkpoint(tmp_path / 'a.safetensors', state, {'dataset_meta': {'classes': ['x', 'y']}})
+    for tool in ('load_from', 'pretrained', 'test', 'predict'):
+        main, argv = arguments(tool, classifier, str(tmp_path / 'a.safetensors'), tmp_path / tool)
+        assert main(argv) == 0
+    assert list((tmp_path / 'predict').glob('*.json'))
+
+
+def test_weights_alone_are_not_resumed(refused, state, tmp_path):
+    message = refused('resume', write(tmp_path, {'state_dict': state}))
+    assert 'lacks meta.epoch, meta.iter, message_hub' in message and 'load_from' in message
+
+
+def test_another_optimizer_is_not_resumed(refused, trained):
+    message = refused('resume', trained('classifier').checkpoint, '--cfg-options',
+                      'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=0.1')
+    assert 'does not continue this config' in message and 'parameter group' in message
+
+
+def test_own_checkpoints_need_no_permissions(classifier, tmp_path):
+    hook = "custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage')]\n"
+    classifier.write_text(classifier.read_text() + hook)
+    common = [str(classifier), '--seed', '0']
+    assert train.main([*common, '--work-dir', str(tmp_path / 'whole')]) == 0
+    whole = torch.load(tmp_path / 'whole' / 'iter_4.pth', weights_only=True)
+    assert {'state_dict', 'ema_state_dict', 'optimizer', 'message_hub', 'param_schedulers',
+            'meta'} <= whole.keys()
+    assert train.main([*common, '--work-dir', str(tmp_path / 'rest'), '--resume',
+                       str(tmp_path / 'whole' / 'iter_2.pth')]) == 0
+    rest = torch.load(tmp_path / 'rest' / 'iter_4.pth', weights_only=True)
+    for part in ('state_dict', 'ema_state_dict'):
+        assert whole[part].keys() == rest[part].keys()
+    lengths = [{name: len(value['log_history']) for name, value in
+                content['message_hub']['log_scalars'].items()} for content in (whole, rest)]
+    assert lengths[0] == lengths[1] and lengths[0]['train/loss'] == 4
+    assert whole['param_schedulers'][0]['last_step'] == rest['param_schedulers'][0]['last_step']
