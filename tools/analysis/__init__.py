@@ -1,0 +1,1 @@
+"""Looking inside trained networks: receptive fields and sampling points."""
