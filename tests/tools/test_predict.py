@@ -7,10 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData
+from mmpretrain.structures import DataSample
 from pycocotools import mask as coco_mask
 
-from mmcls_custom.engine.drawing import describe_sample, mask_to_rle
+from mmcls_custom.engine.drawing import describe_sample, draw_sample, mask_to_rle
 from tools import predict
 
 
@@ -24,6 +26,73 @@ def test_classifier(trained, tmp_path):
     assert sum(entry['score'] for entry in result['top5']) == pytest.approx(1)
     assert result['image'] == str(image)
     assert cv2.imread(str(tmp_path / 'out' / '0.jpg')) is not None
+
+
+@pytest.mark.parametrize(('top', 'named'), [('1', 1), ('7', 2)])
+def test_number_of_classes(trained, tmp_path, top, named):
+    system = trained('classifier')
+    image = system.data / 'val' / 'light' / '1.jpg'
+    assert predict.main([system.config, system.checkpoint, str(image), '--top', top,
+                         '--out-dir', str(tmp_path)]) == 0
+    result = json.loads((tmp_path / '1.json').read_text())
+    scores = [entry['score'] for entry in result[f'top{top}']]
+    assert len(scores) == named and scores == sorted(scores, reverse=True)
+
+
+def test_caption_names_as_many_classes(monkeypatch):
+    visualizer = VISUALIZERS.build({'type': 'mmpretrain.UniversalVisualizer', 'name': 'caption'})
+    visualizer.dataset_meta = {'classes': ['ant', 'bee', 'cat']}
+    captions = []
+    monkeypatch.setattr('matplotlib.axes.Axes.text',
+                        lambda self, x, y, text, **kwargs: captions.append(text))
+    monkeypatch.setattr('mmcv.imwrite', lambda *args: None)
+    sample = DataSample().set_pred_score(torch.tensor([0.1, 0.7, 0.2])).set_pred_label(1)
+    for top in (1, 2):
+        draw_sample(visualizer, np.zeros((300, 300, 3), np.uint8), sample, 'x.jpg', score_thr=0,
+                    with_truth=False, top=top)
+    assert [' '.join(caption.split()) for caption in captions] == [
+        'Prediction: 1, 0.70 (bee)', 'Prediction: 1, 0.70 (bee) 2, 0.20 (cat)']
+    assert sample.pred_label.tolist() == [1]
+
+
+def test_features(trained, tmp_path):
+    system = trained('classifier')
+    image = system.data / 'val' / 'dark' / '0.jpg'
+    assert predict.main([system.config, system.checkpoint, str(image), '--out-dir', str(tmp_path),
+                         '--features', 'backbone.layer*', 'head.fc']) == 0
+    with np.load(tmp_path / '0_features.npz') as arrays:
+        assert arrays['input_size'].tolist() == [64, 64]
+        assert arrays['head.fc'].shape == (1, 2)
+        assert arrays['backbone.layer1'].shape[2:] == (32, 32)
+        assert len(arrays) == 9
+        logits = torch.from_numpy(arrays['head.fc'][0])
+    top5 = json.loads((tmp_path / '0.json').read_text())['top5']
+    assert top5[0]['score'] == pytest.approx(logits.softmax(0).max().item(), rel=1e-5)
+
+
+def test_features_of_a_detector(trained, tmp_path):
+    system = trained('detector')
+    image = system.data / 'images' / '002.jpg'
+    assert predict.main([system.config, system.checkpoint, str(image), '--out-dir', str(tmp_path),
+                         '--features', 'neck', 'rpn_head.rpn_conv']) == 0
+    with np.load(tmp_path / '002_features.npz') as arrays:
+        assert arrays['input_size'].tolist() == [64, 64]  # 48 x 64, padded
+        levels = [arrays[name].shape for name in arrays if name.startswith('neck')]
+        called = [arrays[name].shape for name in arrays if name.startswith('rpn_head.rpn_conv')]
+    assert levels == called == [(1, 16, size, size) for size in (16, 8, 4, 2, 1)]
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (['--features', 'backbone.layer9'], "got 'backbone.layer9'"),
+    (['--top', '0'], '--top is not valid: got 0'),
+])
+def test_bad_options(trained, tmp_path, capsys, options, words):
+    system = trained('classifier')
+    image = system.data / 'val' / 'dark' / '0.jpg'
+    assert predict.main([system.config, system.checkpoint, str(image),
+                         '--out-dir', str(tmp_path / 'out'), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
 
 
 def test_detector(trained, tmp_path, capsys):
