@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from mmcls_custom.checkpoints.converters.base import (
     Conversion,
@@ -60,6 +61,7 @@ _MMDET = Renames([*_DETECTOR, *_mask2former('panoptic_head'), *BACKBONE_RULES])
 # The two backbones of CB-InternImage share one neck, which upstream keeps in a list.
 _NECK_LIST = Renames([('neck.0.{rest}', 'neck.{rest}')])
 _MMSEG = Renames([*_mask2former('decode_head'), *BACKBONE_RULES])
+_REF_POINTS = 'decoder.ref_point_head.layers.0.weight'
 _CLASS_LAYER = re.compile(r'(decode_head|auxiliary_head(\.\d+)?)\.conv_seg\.(weight|bias)')
 _SPLIT = re.compile(r'(.*\.ffns\.0)\.fc([12])(?:_(\d+)\.(weight|bias)|_(bias))')
 
@@ -95,6 +97,21 @@ def merge_split_ffn(state: State) -> tuple[State, dict[str, list[str]]]:
     return merged, sources
 
 
+def widen_ref_points(weight: Tensor) -> Tensor:
+    """First layer of DINO's ``ref_point_head`` for an encoding with twice the frequencies.
+
+    Args:
+        weight: (C, 2C): four coordinates, each with C/4 frequencies as (sine, cosine).
+
+    Returns:
+        (C, 4C). Every second frequency of the finer series is one of the old series; the others
+        get zeros, so the layer's output is the same.
+    """
+    wide = weight.new_zeros(len(weight), 4, weight.shape[1] // 8, 2, 2)
+    wide[..., 0, :] = weight.unflatten(1, (4, -1, 2))
+    return wide.flatten(1)
+
+
 def _detector(state: State, options: Options) -> Conversion:
     merged, sources = merge_split_ffn(state)
     neck = _NECK_LIST if _is_composite(state) or 'neck.0.convs.0.conv.weight' in state else None
@@ -102,6 +119,7 @@ def _detector(state: State, options: Options) -> Conversion:
                         drop=lambda key: key.startswith('ema_'))
     for name, keys in sources.items():
         result.renamed.update(dict.fromkeys(keys, result.renamed.pop(name, name)))
+    _fit_ref_points(result, options.wide_ref_points)
     if sources:
         result.notes.append(f'{len(sources)} tensors joined from chunked feed-forward layers')
     if _is_composite(state):
@@ -110,7 +128,23 @@ def _detector(state: State, options: Options) -> Conversion:
     return result
 
 
+def _fit_ref_points(result: Conversion, wide: bool) -> None:
+    weight = result.state_dict.get(_REF_POINTS)
+    published = weight is not None and weight.shape[1] == 2 * len(weight)
+    if wide and not published:
+        raise CheckpointError(f'--wide-ref-points is not valid: the file has no {_REF_POINTS} of '
+                              'the published width; leave it out')
+    if wide:
+        result.replace(_REF_POINTS, widen_ref_points(weight))
+    elif published:
+        result.notes.append('onedl-mmdetection 3.5 encodes reference points with twice the '
+                            'frequencies: --wide-ref-points fits ref_point_head to that')
+
+
 def _old_detector(state: State, options: Options) -> Conversion:
+    if options.wide_ref_points:
+        raise CheckpointError('--wide-ref-points is not valid: it has no way back; leave out '
+                              '--inverse')
     neck = _NECK_LIST if _is_composite(state) else None
     return rename_all(state, lambda key: _MMDET.back(key) or (neck and neck.back(key)))
 
@@ -135,7 +169,8 @@ def _old_segmentor(state: State, options: Options) -> Conversion:
 FAMILIES = (
     Converter('mmdet2', 'detector of mmdet 2.x (Mask R-CNN, Cascade, DINO, CB-DINO, Mask2Former) '
               '-> mmdet 3.x', _detector, invert=_old_detector,
-              marks=(r'^(roi_head|rpn_head|bbox_head|panoptic_head)\.',)),
+              marks=(r'^(roi_head|rpn_head|bbox_head|panoptic_head)\.',),
+              uses=('wide_ref_points',)),
     Converter('mmseg0', 'segmentor of mmseg 0.x (UperNet, SegFormer, Mask2Former) -> mmseg 1.x',
               _segmentor, invert=_old_segmentor, marks=(r'^decode_head\.',), uses=('class_rows',)),
 )

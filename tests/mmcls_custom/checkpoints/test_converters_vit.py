@@ -185,6 +185,31 @@ def test_every_family_fills_the_backbone(case):
         assert torch.equal(result.state_dict[key], source[key]), key
 
 
+@pytest.mark.parametrize(('settings', 'ours'), [
+    (dict(type='VisionTransformer', with_cls_token=False, final_norm=False), {}),
+    (dict(type='VisionTransformer', with_cls_token=False, final_norm=False,
+          layer_scale_init_value=1.0), dict(layer_scale=1.0)),
+    (dict(type='BEiTViT', use_rel_pos_bias=False, use_shared_rel_pos_bias=True),
+     dict(layer_scale=1.0, rel_pos='shared_table')),
+])
+def test_converted_weights_compute_the_same(settings, ours):
+    arch = dict(embed_dims=C, num_layers=4, num_heads=HEADS, feedforward_channels=4 * C)
+    old = CLASSIFIERS.build(dict(arch=arch, out_type='featmap', **settings))
+    old.eval()
+    for value in old.parameters():
+        torch.nn.init.normal_(value, std=0.1)
+    if settings['type'] == 'BEiTViT':  # tokens must not see the class token, which ours lacks
+        old.rel_pos_bias.relative_position_bias_table.data[-2] = -1e4
+    result = convert({'state_dict': old.state_dict()}, 'mmpretrain').state_dict
+    new = PlainViT(channels=C, depth=4, heads=HEADS, global_blocks=(), out_type='last',
+                   **{'rel_pos': 'none', **ours}).eval()
+    result.pop(f'global_rel_pos.{TABLE}', None)
+    new.load_state_dict({'pos_embed': torch.zeros(1, 196, C), **result})
+    image = random(2, 3, 224, 224)
+    with torch.no_grad():
+        torch.testing.assert_close(new(image)[0], old(image)[0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('lead', [0, 1, 2])
 def test_positions_lose_the_leading_rows_first(lead):
     pos = random(1, lead + 196, C)
