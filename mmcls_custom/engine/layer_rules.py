@@ -20,8 +20,8 @@ def find_layer_function(backbone: nn.Module, method: str) -> LayerFunction | Non
     Args:
         backbone: A method of its own comes first. Without one, ``get_layer_depth`` is answered
             for plain vision transformers (``patch_embed`` and a list called ``blocks`` or
-            ``layers``, such as mmseg's BEiT and MAE), ``get_stage_depth`` for ConvNeXt
-            (``downsample_layers`` and ``stages``).
+            ``layers``, such as mmseg's BEiT and MAE), ``get_stage_depth`` and
+            ``get_finetune_depth`` for ConvNeXt (``downsample_layers`` and ``stages``).
         method: Name of the layer function.
 
     Returns:
@@ -29,9 +29,9 @@ def find_layer_function(backbone: nn.Module, method: str) -> LayerFunction | Non
     """
     if hasattr(backbone, method):
         return getattr(backbone, method)
-    if method == 'get_stage_depth' and all(
+    if method in _CONVNEXT_RULES and all(
             hasattr(backbone, name) for name in ('downsample_layers', 'stages', 'get_layer_depth')):
-        return partial(_convnext_stage, backbone.get_layer_depth)
+        return partial(_CONVNEXT_RULES[method], backbone.get_layer_depth)
     blocks = getattr(backbone, 'blocks', getattr(backbone, 'layers', None))
     if method == 'get_layer_depth' and hasattr(backbone, 'patch_embed') and isinstance(
             blocks, nn.ModuleList):
@@ -50,6 +50,17 @@ def _convnext_stage(by_block: LayerFunction, name: str, prefix: str) -> tuple[in
     if not name.startswith(prefix) or parts[0] not in ('downsample_layers', 'stages'):
         return layer, num_layers
     return int(parts[1]) + 1 if parts[0] == 'stages' else 0, num_layers
+
+
+def _convnext_finetune(by_block: LayerFunction, name: str, prefix: str) -> tuple[int, int]:
+    """As by blocks, but on ImageNet the small models have the 14 layers of the large ones, too."""
+    layer, num_layers = by_block(name, prefix)
+    if num_layers != 8:
+        return layer, num_layers
+    return layer if layer < 6 else layer + 6, 14
+
+
+_CONVNEXT_RULES = {'get_stage_depth': _convnext_stage, 'get_finetune_depth': _convnext_finetune}
 
 
 def _transformer_block(depth: int, name: str, prefix: str) -> tuple[int, int]:

@@ -71,7 +71,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
       ImageNet. There the last block keeps the full rate, stem and first block share theirs
       (``get_finetune_depth``), ``no_decay_keys`` are none, and ``offset_keys`` are ``offset``,
       ``attention_weights``, ``center_feature_scale_proj`` and ``alpha_beta`` (the published
-      ``dcn_lr_mul`` is our ``offset_lr_scale``). ``'stage_wise'`` is ConvNeXt's rule for UperNet:
+      ``dcn_lr_mul`` is our ``offset_lr_scale``); for ConvNeXt it is ConvNeXt's rule there, which
+      differs from the default in T alone. ``'stage_wise'`` is ConvNeXt's rule for UperNet:
       one rate per stage, none of them near the heads' (``layer_rules.py``; ConvNeXt's
       ``'layer_wise'`` is our default). The default also knows mmseg's BEiT and MAE, which do not
       answer ``get_layer_depth`` themselves;

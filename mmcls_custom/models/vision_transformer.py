@@ -96,3 +96,8 @@ class DeformableVisionTransformer(VisionTransformer):
             if i in self.out_indices:
                 outs.append(self._format_output(x.flatten(1, 2), size))
         return tuple(outs)
+
+    def train(self, mode: bool = True) -> DeformableVisionTransformer:
+        """As ``nn.Module.train``, but frozen parts stay in eval mode."""
+        super().train(mode)
+        return self
