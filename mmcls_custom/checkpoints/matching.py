@@ -24,9 +24,10 @@ _MAY_LACK = {
     'Module': (r'\.num_batches_tracked$',),          # files older than PyTorch 0.4.1
     'InternImage': (r'\.gamma1$', r'\.gamma2$'),     # T is classified without layer scale
     'ConvNeXt': tuple(rf'^norm{i}\.' for i in range(4)),   # norms of the maps given downstream
-    # MAE, MoCo v3 and DeiT have no relative positions, BEiT no absolute ones.
+    # MAE, MoCo v3 and DeiT have no relative positions, BEiT no absolute ones; the last three are
+    # the detector's.
     'PlainViT': (r'^pos_embed$', r'^window_rel_pos\.', r'^global_rel_pos\.', r'\.rel_pos_h$',
-                 r'\.rel_pos_w$'),
+                 r'\.rel_pos_w$', r'^taps\.', r'^tap_norms\.', r'\.residual\.'),
 }
 Shapes = dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
 

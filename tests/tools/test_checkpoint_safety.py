@@ -166,6 +166,13 @@ def test_another_optimizer_is_not_resumed(refused, trained):
     assert 'does not continue this config' in message and 'parameter group' in message
 
 
+@pytest.mark.parametrize('task', ['classifier', 'detector', 'segmentor'])
+def test_checkpoints_of_every_task_need_no_permissions(trained, task):
+    content = torch.load(trained(task).checkpoint, weights_only=True)
+    assert content['meta']['dataset_meta']['classes'] and content['optimizer']['state']
+    assert content['message_hub']['runtime_info'] and content['message_hub']['log_scalars']
+
+
 def test_own_checkpoints_need_no_permissions(classifier, tmp_path):
     hook = "custom_hooks = [dict(type='EMAHook', ema_type='ExponentialMovingAverage')]\n"
     classifier.write_text(classifier.read_text() + hook)

@@ -1,6 +1,7 @@
 """How the tensors of a checkpoint meet those of a model, and the ways that end there."""
 from __future__ import annotations
 
+import re
 from threading import Thread
 
 import pytest
@@ -9,7 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
 from torch import nn
 
-from mmcls_custom.backbones import InternImage
+from mmcls_custom.backbones import InternImage, PlainViT
 from mmcls_custom.checkpoints import (
     CheckedPretrainedInit,
     CheckpointError,
@@ -19,6 +20,7 @@ from mmcls_custom.checkpoints import (
     matching,
     save_checkpoint,
 )
+from tests.mmcls_custom import zoo
 
 LINES = ['loaded', 'expected-missing', 'unexpected', 'resized', 'ratio']
 
@@ -119,6 +121,34 @@ def test_layer_scale_of_a_classifier_without():
     assert report.ratio == 1 and len(report.expected_missing) == 2 * blocks and not report.missing
     assert report.unexpected == ['conv_head.0.weight', 'head.bias']
     assert (target.levels[2].blocks[1].gamma2 == 1).all()
+
+
+@pytest.mark.filterwarnings('ignore:.*to a meta parameter')
+@pytest.mark.parametrize(('family', 'size'), zoo.MANIFESTS)
+def test_published_classifiers_fill_downstream_backbones(family, size):
+    data = zoo.manifest(family, size)
+    view = data['downstream_backbone']
+    with torch.device('meta'):
+        target = zoo.family_class(family)(zoo.SIZES[size])
+    one = torch.ones(1)
+    state = {key: one.expand(shape) if shape else one[0]
+             for key, shape in data['classification']['state_dict'].items()}
+    report = load_state_dict(target, state, source='a.pth')
+    assert report.ratio == 1 and not report.missing
+    assert set(report.expected_missing) == set(view['keys_only_in_downstream'])
+    assert set(report.unexpected) == set(view['keys_only_in_classification'])
+
+
+def test_plain_vit_from_a_classifier():
+    settings = dict(arch='pico', layer_scale=1.0)
+    source = PlainViT(**settings, out_type='last', rel_pos='none')
+    target = PlainViT(**settings, conv_blocks=(1,), tap_norm=True)
+    report = load_state_dict(target, source.state_dict(), source='a.pth')
+    assert report.ratio == 1 and not report.unexpected
+    kinds = {re.sub(r'\.?\d.*', '', key) for key in report.expected_missing}
+    assert kinds == {'blocks', 'taps', 'tap_norms', 'window_rel_pos.relative_position_bias_table',
+                     'global_rel_pos.relative_position_bias_table'}
+    assert all('residual' in key for key in report.expected_missing if key.startswith('blocks'))
 
 
 def test_half_of_the_layer_scale_is_damage():
