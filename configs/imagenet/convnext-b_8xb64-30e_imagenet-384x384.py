@@ -1,0 +1,12 @@
+"""Classifier, ConvNeXt-B of ImageNet-1K, fine-tuned for 30 epochs.
+
+Starts from convnext_base_1k_224.pth. Published: top-1 85.1 (arXiv:2201.03545, table 1).
+"""
+_base_ = [
+    '../_base_/models/convnext_cls_finetune.py',
+    '../_base_/datasets/imagenet_convnext_384.py',
+    '../_base_/schedules/cls_convnext_30e.py', '../_base_/runtime/cls.py'
+]
+model = dict(backbone=dict(drop_path_rate=0.8))
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.7))

@@ -1,0 +1,11 @@
+"""Classifier, ConvNeXt-T of ImageNet-22K, fine-tuned for 30 epochs.
+
+Starts from convnext_tiny_22k_224.pth. Published: top-1 84.1 (arXiv:2201.03545, table 1).
+"""
+_base_ = [
+    '../_base_/models/convnext_cls_finetune.py',
+    '../_base_/datasets/imagenet_convnext_384.py',
+    '../_base_/schedules/cls_convnext_30e.py', '../_base_/runtime/cls.py'
+]
+model = dict(backbone=dict(arch='tiny', drop_path_rate=0.0), head=dict(in_channels=768))
+train_dataloader = dict(batch_size=64)

@@ -1,0 +1,11 @@
+"""Classifier, ConvNeXt-T, 300 epochs.
+
+Published: top-1 82.1 (arXiv:2201.03545, table 1; convnext_tiny_1k_224_ema.pth).
+"""
+_base_ = [
+    'mmpretrain::_base_/models/convnext/convnext-tiny.py',
+    'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py',
+    '../_base_/schedules/cls_convnext_300e.py', '../_base_/runtime/cls.py'
+]
+model = dict(backbone=dict(drop_path_rate=0.1))
+train_dataloader = dict(batch_size=128)
