@@ -67,14 +67,17 @@ def build_parser() -> argparse.ArgumentParser:
     group('--keep-depthwise', action='store_true', default=None,
           help="keep DCNv3's depthwise convolution for a DCNv4 with dw_kernel_size")
     group('--class-rows', metavar='ROWS',
-          help='rows of the class layers to keep, such as 0-18 or 3,0,7-9')
+          help='rows of the class layers to keep, such as 0-18 or 3,0,7-9, or @FILE with them')
     group('--wide-ref-points', action='store_true', default=None,
           help="fit DINO's ref_point_head to onedl-mmdetection 3.5")
     return parser
 
 
 def _parse_rows(text: str) -> tuple[int, ...]:
-    """``0-2,5`` as (0, 1, 2, 5)."""
+    """``0-2,5`` as (0, 1, 2, 5); ``@FILE`` holds the same, also over several lines."""
+    if text.startswith('@'):
+        config.check_file(text[1:], '--class-rows')
+        text = ','.join(Path(text[1:]).read_text(errors='replace').replace(',', ' ').split())
     rows: list[int] = []
     for part in text.split(','):
         first, dash, last = part.partition('-')
@@ -83,7 +86,7 @@ def _parse_rows(text: str) -> tuple[int, ...]:
                             'ranges such as 0-18 or 3,0,7-9')
         rows += range(int(first), int(last or first) + 1)
     if not rows:
-        raise UserError(f'--class-rows is not valid: got {text!r}, expected at least one row')
+        raise UserError(f'--class-rows is not valid: got {text!r}, expected rising ranges')
     return tuple(rows)
 
 

@@ -113,7 +113,9 @@ def test_averaged_weights_come_first(tool, published, tmp_path):
 def test_class_names_of_old_files_are_kept(tool, tmp_path):
     torch.save({'meta': {'CLASSES': ('a', 'b'), 'PALETTE': [[0, 0, 0], [1, 1, 1]], 'epoch': 3},
                 'state_dict': {'decode_head.conv_seg.bias': torch.arange(5.)}}, tmp_path / 'o.pth')
-    code, out, err = tool(tmp_path / 'o.pth', tmp_path / 'n.pth', '--class-rows', '0-1,4')
+    (tmp_path / 'rows.txt').write_text('0-1\n4\n')
+    code, out, err = tool(tmp_path / 'o.pth', tmp_path / 'n.pth', '--class-rows',
+                          f'@{tmp_path}/rows.txt')
     assert code == 0, err
     new = read_checkpoint(tmp_path / 'n.pth')
     assert new['meta']['dataset_meta'] == {'classes': ['a', 'b'],
@@ -145,6 +147,8 @@ def test_existing_files_stay(tool, published, tmp_path):
     (['--patch-size', '0'], '--patch-size is not valid: got 0'),
     (['--class-rows', '1-'], "--class-rows is not valid: got '1-'"),
     (['--class-rows', '5-2'], '--class-rows is not valid'),
+    (['--class-rows', '@absent.txt'], '--class-rows is not valid'),
+    (['--class-rows', '0,8'], 'got row 8, expected rows below 8'),
     (['--model-config', 'absent.py'], 'config is not valid'),
 ])
 def test_bad_requests(tool, published, tmp_path, args, words):

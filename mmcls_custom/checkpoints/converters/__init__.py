@@ -72,9 +72,10 @@ def convert(checkpoint: Mapping[str, Any], family: str, options: Options | None 
         raise CheckpointError(f'--inverse is not valid: got family {family}, expected one of '
                               f'{", ".join(n for n, c in FAMILIES.items() if c.invert)}')
     for name, default in vars(Options()).items():
-        if name not in converter.uses and getattr(options, name) != default:
-            raise CheckpointError(f'--{name.replace("_", "-")} is not valid: the family {family} '
-                                  'does not use it; leave it out')
+        if getattr(options, name) != default and (inverse or name not in converter.uses):
+            raise CheckpointError(
+                f'--{name.replace("_", "-")} is not valid: the family {family} does not use it'
+                f'{" on the way back" if inverse else ""}; leave it out')
     done = (checkpoint.get('meta') or {}).get('converted_by')
     if converter.once and (done == family) is not inverse:
         raise CheckpointError(

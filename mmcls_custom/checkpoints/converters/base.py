@@ -13,6 +13,8 @@ from mmcls_custom.checkpoints.loading import CheckpointError
 State = dict[str, Tensor]
 
 _WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
+# The linear layer of mmpretrain's classifiers.
+CLASSIFIER_HEAD = re.compile(r'head\.fc\.(weight|bias)')
 _HOLE = re.compile(r'\{([a-z]+)\}')
 _SHOWN = 5
 
@@ -201,6 +203,24 @@ def rename_all(state: State, rename: Callable[[str], str | None], *,
             result.dropped.append(key)
         else:
             result.put(rename(key) or key, value, key)
+    return result
+
+
+def keep_class_rows(result: Conversion, layer: re.Pattern[str], options: Options) -> Conversion:
+    """Cut the class layers, those whose converted names match, to ``options.class_rows``.
+
+    Raises:
+        CheckpointError: There is no such layer, or a row beyond it is wanted.
+    """
+    if options.class_rows is None:
+        return result
+    names = [name for name in result.state_dict if layer.fullmatch(name)]
+    count = min((len(result.state_dict[name]) for name in names), default=0)
+    if max(options.class_rows) >= count:
+        raise CheckpointError(f'--class-rows is not valid: got row {max(options.class_rows)}, '
+                              f'expected rows below {count}, the classes of the file')
+    for name in names:
+        result.replace(name, result.state_dict[name][list(options.class_rows)])
     return result
 
 

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 from mmcls_custom.checkpoints.converters.base import (
+    CLASSIFIER_HEAD,
     Conversion,
     Converter,
     Options,
     Renames,
     State,
+    keep_class_rows,
     refuse_unknown,
     rename_all,
 )
@@ -56,7 +58,7 @@ def _to_mmpretrain(state: State, options: Options) -> Conversion:
     rules = _rules(state)
     refuse_unknown('convnext', [key for key in state if rules(key) is None],
                    'stem.*, downsample_layers.*, stages.*, blocks.*, norm*, head.*')
-    return rename_all(state, rules)
+    return keep_class_rows(rename_all(state, rules), CLASSIFIER_HEAD, options)
 
 
 def _from_mmpretrain(state: State, options: Options) -> Conversion:
@@ -70,5 +72,6 @@ FAMILIES = (
     Converter('convnext', 'ConvNeXt or isotropic ConvNeXt, published -> mmpretrain classifier',
               _to_mmpretrain, invert=_from_mmpretrain,
               marks=(r'^(stages\.0|blocks)\.0\.dwconv\.',
-                     r'^(stem|downsample_layers\.0\.0)\.weight$')),
+                     r'^(stem|downsample_layers\.0\.0)\.weight$'),
+              uses=('class_rows',)),
 )

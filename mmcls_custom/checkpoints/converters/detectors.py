@@ -19,6 +19,7 @@ from mmcls_custom.checkpoints.converters.base import (
     Options,
     Renames,
     State,
+    keep_class_rows,
     rename_all,
 )
 from mmcls_custom.checkpoints.converters.convnext import BACKBONE_RULES
@@ -142,24 +143,13 @@ def _fit_ref_points(result: Conversion, wide: bool) -> None:
 
 
 def _old_detector(state: State, options: Options) -> Conversion:
-    if options.wide_ref_points:
-        raise CheckpointError('--wide-ref-points is not valid: it has no way back; leave out '
-                              '--inverse')
     neck = _NECK_LIST if _is_composite(state) else None
     return rename_all(state, lambda key: _MMDET.back(key) or (neck and neck.back(key)))
 
 
 def _segmentor(state: State, options: Options) -> Conversion:
     result = rename_all(state, _MMSEG, drop=lambda key: key.startswith('ema_'))
-    if options.class_rows is not None:
-        names = [name for name in result.state_dict if _CLASS_LAYER.fullmatch(name)]
-        count = min((len(result.state_dict[name]) for name in names), default=0)
-        if max(options.class_rows) >= count:
-            raise CheckpointError(f'--class-rows is not valid: got row {max(options.class_rows)}, '
-                                  f'expected rows below {count}, the classes of conv_seg')
-        for name in names:
-            result.replace(name, result.state_dict[name][list(options.class_rows)])
-    return result
+    return keep_class_rows(result, _CLASS_LAYER, options)
 
 
 def _old_segmentor(state: State, options: Options) -> Conversion:

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from mmcls_custom.checkpoints.converters.base import (
+    CLASSIFIER_HEAD,
     Conversion,
     Converter,
     Options,
     Renames,
     State,
+    keep_class_rows,
     refuse_unknown,
     rename_all,
 )
@@ -56,7 +58,7 @@ def _to_classifier(state: State, options: Options) -> Conversion:
         else:
             unknown.append(key)
     refuse_unknown('internimage', unknown, _PARTS)
-    return result
+    return keep_class_rows(result, CLASSIFIER_HEAD, options)
 
 
 def _from_classifier(state: State, options: Options) -> Conversion:
@@ -69,7 +71,8 @@ def _from_export(state: State, options: Options) -> Conversion:
     names = {key: _EXPORT(key) or key for key in state}
     unknown = [key for key, name in names.items() if _CLASSIFIER(name) is None]
     refuse_unknown('internimage-hf', unknown, 'model. before the published names')
-    return rename_all(state, lambda key: _CLASSIFIER(names[key]))
+    result = rename_all(state, lambda key: _CLASSIFIER(names[key]))
+    return keep_class_rows(result, CLASSIFIER_HEAD, options)
 
 
 def _to_export(state: State, options: Options) -> Conversion:
@@ -146,10 +149,12 @@ FAMILIES = (
               'classifier', _to_classifier, invert=_from_classifier,
               marks=(r'^(backbone\.|dcnv3\.|)patch_embed\.conv1\.',
                      r'^(backbone\.|dcnv3\.|)levels\.0\.blocks\.0\.dcn\.'),
-              absent=(r'^(decode_head|roi_head|rpn_head|bbox_head|neck)\.', r'^head\.fc\.')),
+              absent=(r'^(decode_head|roi_head|rpn_head|bbox_head|neck)\.', r'^head\.fc\.'),
+              uses=('class_rows',)),
     Converter('internimage-hf', 'InternImage as exported for transformers -> classifier',
               _from_export, invert=_to_export,
-              marks=(r'^model\.patch_embed\.conv1\.', r'^model\.levels\.0\.blocks\.0\.dcn\.')),
+              marks=(r'^model\.patch_embed\.conv1\.', r'^model\.levels\.0\.blocks\.0\.dcn\.'),
+              uses=('class_rows',)),
     Converter('dcnv3-to-dcnv4', 'any model with DCNv3 layers -> the same with DCNv4, to start '
               'training from (never chosen on its own)', _to_dcnv4,
               uses=('kernel_points', 'keep_depthwise')),

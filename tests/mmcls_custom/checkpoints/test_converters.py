@@ -22,7 +22,7 @@ from mmcls_custom.checkpoints.converters.base import Renames
 from mmcls_custom.checkpoints.converters.internimage import pack_offset_mask
 from mmcls_custom.engine.complexity import build_on_meta
 from ops_dcn import DCNv3, DCNv4, dcnv3, dcnv4
-from tests.helpers import reference_path
+from tests.helpers import ROOT, reference_path
 from tests.mmcls_custom.zoo import MANIFESTS, downstream_shapes, manifest
 
 CONVNEXT = [('convnext', size) for size in ('t', 's', 'b', 'l', 'xl')]
@@ -219,6 +219,11 @@ def test_class_rows():
     assert result.state_dict['decode_head.conv_seg.bias'].tolist() == [3, 0]
     assert result.state_dict['auxiliary_head.conv_seg.bias'].tolist() == [3, 0]
     assert len(result.resized) == 3
+    head = {'stem.weight': torch.ones(1), 'blocks.0.dwconv.bias': torch.ones(1),
+            'head.weight': torch.randn(7, 3), 'head.bias': torch.arange(7.)}
+    small = convert({'state_dict': head}, 'convnext', Options(class_rows=(6, 2))).state_dict
+    assert torch.equal(small['head.fc.weight'], head['head.weight'][[6, 2]])
+    assert small['head.fc.bias'].tolist() == [6, 2]
     with pytest.raises(CheckpointError, match='got row 5, expected rows below 5'):
         convert({'state_dict': state}, 'mmseg0', Options(class_rows=(5,)))
 
@@ -360,6 +365,13 @@ def test_renames_read_both_ways():
     assert rules.back('x.12.3.c.d') == 'a.3.b12.c.d'
     assert rules('a.b.c') == 'y.b.c'
     assert rules('b') is None
+
+
+def test_model_zoo_names_families():
+    rows = json.loads((ROOT / 'docs/model_zoo.json').read_text())['rows']
+    named = {row['conversion'] for row in rows if 'conversion' in row}
+    assert 'convnext' in named
+    assert named <= {'none', *FAMILIES}
 
 
 def test_every_family_is_described():
