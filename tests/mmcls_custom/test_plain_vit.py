@@ -276,6 +276,21 @@ def test_checkpointing_changes_nothing(rel_pos):
             torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_what_a_training_step_computes_once_and_twice():
+    model = PlainViT(**SMALL, with_cp=(1, 2)).train()
+    calls = dict.fromkeys(['window_rel_pos', 'global_rel_pos',
+                           *(f'blocks.{i}.norm1' for i in range(4))], 0)
+
+    def count_call(name):
+        calls[name] += 1
+
+    for name in calls:
+        model.get_submodule(name).register_forward_hook(lambda *_, name=name: count_call(name))
+    sum(out.sum() for out in model(torch.randn(1, 3, 24, 24))).backward()
+    # Each table is gathered once for all its blocks; checkpointed blocks run again.
+    assert list(calls.values()) == [1, 1, 1, 2, 2, 1]
+
+
 @REL_POS
 def test_batch_equals_single_images(rel_pos):
     model = randomise(PlainViT(**SMALL, rel_pos=rel_pos)).eval().double()
