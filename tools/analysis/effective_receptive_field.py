@@ -26,7 +26,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mmcls_custom.backbones import InternImage  # noqa: E402
-from mmcls_custom.engine import UserError, cli  # noqa: E402
+from mmcls_custom.engine import UserError, cli, record_features  # noqa: E402
 from tools.analysis import common  # noqa: E402
 
 SHARES = (0.2, 0.3, 0.5, 0.99)
@@ -66,7 +66,8 @@ def receptive_fields(backbone: nn.Module, inputs: Iterable[Tensor]) -> list[Fiel
     """Effective receptive fields of the backbone's stages, averaged over images of one size.
 
     Args:
-        backbone: Gives one feature map (N, C, H, W) or a sequence of them.
+        backbone: Has ``stages`` that give feature maps (N, C, H, W), or gives one or several
+            itself.
         inputs: Images (1, 3, H, W), normalised.
 
     Raises:
@@ -99,13 +100,17 @@ def receptive_fields(backbone: nn.Module, inputs: Iterable[Tensor]) -> list[Fiel
 
 
 def _feature_maps(backbone: nn.Module, image: Tensor) -> list[Tensor]:
-    outputs = backbone(image)
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    maps = [out for out in outputs if isinstance(out, Tensor) and out.ndim == 4]
-    if not maps:
-        raise UserError(f'model is not valid: {type(backbone).__name__} gives no feature map, '
-                        'expected (N, C, H, W); let it return maps instead of tokens')
-    return maps
+    stages = ['stages.*'] if isinstance(getattr(backbone, 'stages', None), nn.ModuleList) else []
+    with record_features(backbone, stages, grad=True) as inside:
+        outputs = backbone(image)
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    # Classifiers put out the last stage only, ConvNeXt's even pooled.
+    for candidates in (inside.values(), outputs):
+        maps = [out for out in candidates if isinstance(out, Tensor) and out.ndim == 4]
+        if maps:
+            return maps
+    raise UserError(f'model is not valid: {type(backbone).__name__} gives no feature map, '
+                    'expected (N, C, H, W); let it return maps instead of tokens')
 
 
 def side_of_share(field: Field, share: float) -> float:

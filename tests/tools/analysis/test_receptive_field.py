@@ -11,8 +11,8 @@ from torch import nn
 from tools.analysis import effective_receptive_field as erf
 
 
-def constant(*shape: int, **options: int) -> nn.Conv2d:
-    layer = nn.Conv2d(3, 2, *shape, **options)
+def constant(kernel: int, channels: int = 3, **options: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, 2, kernel, **options)
     nn.init.ones_(layer.weight)
     nn.init.ones_(layer.bias)
     return layer
@@ -55,6 +55,23 @@ def test_noise_and_networks_of_every_task(trained, tmp_path, capsys, task):
     lines = capsys.readouterr().out.splitlines()
     assert len([line for line in lines if line.startswith('stage ')]) == stages
     assert lines[-1].startswith('effective_receptive_field.py: 2 images; ')
+
+
+def test_pooled_networks_show_their_stages():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.ModuleList([constant(3, stride=2, padding=1),
+                                         constant(1, 2), nn.Flatten()])
+
+        def forward(self, x):
+            for stage in self.stages:
+                x = stage(x)
+            return x
+
+    fields = erf.receptive_fields(Pooled(), [torch.rand(1, 3, 12, 12)])
+    assert [field.name for field in fields] == ['stage 1', 'stage 2']
+    assert [(field.map > 0).sum() for field in fields] == [9, 9]
 
 
 def test_images_of_several_sizes_are_refused():
