@@ -23,6 +23,7 @@ class DCNv3Unshared(DCNv3):
     columns k*C to (k+1)*C of ``output_proj.weight`` (C, K*C), so the layer has (K - 1) * C**2
     parameters more. With all K projections equal it computes what DCNv3 computes.
     The samples of all points are kept apart, (N, H, W, K*C), which is what the memory goes into.
+    In half precision tap and offset are added, and rounded, before the operator gets them.
     """
 
     def __init__(self, channels: int = 64, *args: Any, **kwargs: Any) -> None:
