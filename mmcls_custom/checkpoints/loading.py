@@ -233,7 +233,8 @@ def _beyond_plain_data(error: Exception) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[0].split('. ')[0]
     return CheckpointError(
         f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot be read ({reason}), '
         'expected a file of torch.save or safetensors; it may be cut off: copy or download it '
