@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 # One thread for each test process: the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help env data quickstart learn test test-fast test-gpu lint clean
+.PHONY: help env data quickstart learn zoo test test-fast test-gpu lint clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,10 @@ quickstart: data ## train and evaluate Mask R-CNN with FlashInternImage-pico, ab
 
 learn: data ## train every mini system to its threshold, with a negative control; SYSTEMS="..." picks
 	@$(PY) tools/learn.py $(SYSTEMS)
+
+zoo: env ## regenerate docs/model_zoo.md and docs/fidelity.md from docs/model_zoo.json
+	@$(PY) tools/model_zoo.py
+	@mkdir -p work_dirs && $(PY) tools/fidelity.py --json work_dirs/fidelity.json --write docs/fidelity.md
 
 test: env ## all tests (what CI runs)
 	@$(PYTEST) tests
