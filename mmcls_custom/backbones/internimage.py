@@ -9,7 +9,7 @@ Parameter names follow the published checkpoints, so those load as they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ops_dcn import DCNv3, DCNv3Unshared, DCNv4
+
+from .arguments import check_out_indices, refuse, resolve_arch
 
 _ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
 _NORMS = ('LN', 'BN')
@@ -55,10 +57,6 @@ FLASH_INTERNIMAGE_ARCHS: dict[str, dict[str, Any]] = {
     'large': dict(INTERNIMAGE_ARCHS['large'], dw_kernel_size=3, dcn_output_bias=True,
                   mlp_fc2_bias=True),
 }
-
-
-def _refuse(name: str, got: Any, expected: str) -> None:
-    raise ValueError(f'{name} is not valid: got {got!r}, expected {expected}')
 
 
 @dataclass(frozen=True)
@@ -110,29 +108,29 @@ class InternImageArch:
         for name in ('depths', 'groups', 'level2_post_norm_block_ids'):
             object.__setattr__(self, name, tuple(getattr(self, name) or ()))
         if self.channels < 2 or self.channels % 2:
-            _refuse('channels', self.channels, 'an even number of at least 2')
+            refuse('channels', self.channels, 'an even number of at least 2')
         for name in ('depths', 'groups'):
             value = getattr(self, name)
             if len(value) != _NUM_LEVELS or min(value) < 1:
-                _refuse(name, value, f'{_NUM_LEVELS} positive numbers')
+                refuse(name, value, f'{_NUM_LEVELS} positive numbers')
         for width, groups in zip(self.widths, self.groups, strict=True):
             if width % groups:
-                _refuse('groups', self.groups, f'divisors of the level widths {self.widths}')
+                refuse('groups', self.groups, f'divisors of the level widths {self.widths}')
         if self.norm_layer not in _NORMS:
-            _refuse('norm_layer', self.norm_layer, f'one of {_NORMS}')
+            refuse('norm_layer', self.norm_layer, f'one of {_NORMS}')
         if self.act_layer not in _ACTIVATIONS:
-            _refuse('act_layer', self.act_layer, f'one of {tuple(_ACTIVATIONS)}')
+            refuse('act_layer', self.act_layer, f'one of {tuple(_ACTIVATIONS)}')
         if self.post_norm and self.res_post_norm:
-            _refuse('res_post_norm', True, 'False where post_norm is set')
+            refuse('res_post_norm', True, 'False where post_norm is set')
         if self.mlp_ratio <= 0:
-            _refuse('mlp_ratio', self.mlp_ratio, 'a positive number')
+            refuse('mlp_ratio', self.mlp_ratio, 'a positive number')
         ids = self.level2_post_norm_block_ids
         if self.level2_post_norm != bool(ids):
-            _refuse('level2_post_norm_block_ids', ids,
-                    'block numbers exactly when level2_post_norm is set')
+            refuse('level2_post_norm_block_ids', ids,
+                   'block numbers exactly when level2_post_norm is set')
         if ids and (sorted(set(ids)) != list(ids) or ids[0] < 0 or ids[-1] >= self.depths[2]):
-            _refuse('level2_post_norm_block_ids', ids,
-                    f'rising block numbers below depths[2] = {self.depths[2]}')
+            refuse('level2_post_norm_block_ids', ids,
+                   f'rising block numbers below depths[2] = {self.depths[2]}')
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -319,18 +317,16 @@ class InternImage(BaseModule):
                  init_cfg: Any = None, **settings: Any) -> None:
         super().__init__(init_cfg=init_cfg)
         if core_op not in self.core_ops:
-            _refuse('core_op', core_op, f'one of {self.core_ops}')
-        self.cfg = cfg = self._resolve(arch, settings)
+            refuse('core_op', core_op, f'one of {self.core_ops}')
+        self.cfg = cfg = resolve_arch(type(self), InternImageArch, arch, settings,
+                                      ('channels', 'depths', 'groups'), self.arch_defaults)
         if core_op != 'DCNv4' and not cfg.dcn_output_bias:
-            _refuse('dcn_output_bias', False, f'True with core_op={core_op!r}')
-        self.out_indices = tuple(out_indices)
-        if (not self.out_indices or sorted(set(self.out_indices)) != list(self.out_indices)
-                or not set(self.out_indices) <= set(range(_NUM_LEVELS))):
-            _refuse('out_indices', out_indices, f'rising level numbers within 0..{_NUM_LEVELS - 1}')
+            refuse('dcn_output_bias', False, f'True with core_op={core_op!r}')
+        self.out_indices = check_out_indices(out_indices, _NUM_LEVELS, 'level')
         if frozen_stages not in range(-1, _NUM_LEVELS + 1):
-            _refuse('frozen_stages', frozen_stages, f'a number within -1..{_NUM_LEVELS}')
+            refuse('frozen_stages', frozen_stages, f'a number within -1..{_NUM_LEVELS}')
         if not 0 <= drop_path_rate < 1:
-            _refuse('drop_path_rate', drop_path_rate, 'a number within [0, 1)')
+            refuse('drop_path_rate', drop_path_rate, 'a number within [0, 1)')
         self.frozen_stages = frozen_stages
         self.in_channels = in_channels
 
@@ -343,23 +339,6 @@ class InternImage(BaseModule):
             self.levels.append(
                 _Level(cfg, core_op, level, rates[start:start + depth], with_cp))
         self._freeze()
-
-    @classmethod
-    def _resolve(cls, arch: str | Mapping[str, Any] | None,
-                 settings: Mapping[str, Any]) -> InternImageArch:
-        if isinstance(arch, str):
-            if arch not in cls.archs:
-                _refuse('arch', arch, f'one of {", ".join(cls.archs)}')
-            arch = cls.archs[arch]
-        merged = {**cls.arch_defaults, **(arch or {}), **settings}
-        known = [field.name for field in fields(InternImageArch)]
-        for name in merged:
-            if name not in known:
-                _refuse(f'{cls.__name__} setting', name, f'one of {", ".join(known)}')
-        for name in ('channels', 'depths', 'groups'):
-            if name not in merged:
-                _refuse(name, None, f'a value, or arch={"|".join(cls.archs)}')
-        return InternImageArch(**merged)
 
     @property
     def out_channels(self) -> tuple[int, ...]:
@@ -376,7 +355,7 @@ class InternImage(BaseModule):
             ValueError: for another number of dimensions or channels.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
-            _refuse('input shape', tuple(x.shape), f'(N, {self.in_channels}, H, W)')
+            refuse('input shape', tuple(x.shape), f'(N, {self.in_channels}, H, W)')
         x = self.patch_embed(x)
         outs = []
         for i, level in enumerate(self.levels):

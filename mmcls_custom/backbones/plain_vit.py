@@ -9,7 +9,7 @@ Names of weights follow timm's ViT, which MAE, MoCo v3 and DeiT share.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .arguments import refuse, resolve_arch
 from .plain_vit_layers import Block, RelativePositionBias, resolution_modules
 
 _REL_POS = ('shared_table', 'decomposed', 'none')
@@ -30,10 +31,6 @@ PLAIN_VIT_ARCHS: dict[str, dict[str, Any]] = {
     'large': dict(channels=1024, depth=24, heads=16),
     'huge': dict(channels=1280, depth=32, heads=16),
 }
-
-
-def _refuse(name: str, got: Any, expected: str) -> None:
-    raise ValueError(f'{name} is not valid: got {got!r}, expected {expected}')
 
 
 @dataclass(frozen=True)
@@ -77,24 +74,24 @@ class PlainViTArch:
     def __post_init__(self) -> None:
         for name in ('heads', 'patch_size', 'window_size', 'mlp_ratio'):
             if getattr(self, name) <= 0:
-                _refuse(name, getattr(self, name), 'a positive number')
+                refuse(name, getattr(self, name), 'a positive number')
         if self.channels < 1 or self.channels % self.heads or self.channels % 32:
-            _refuse('channels', self.channels, f'a multiple of heads = {self.heads} and of 32')
+            refuse('channels', self.channels, f'a multiple of heads = {self.heads} and of 32')
         if self.depth < 1 or self.depth % _NUM_TAPS:
-            _refuse('depth', self.depth, f'a multiple of {_NUM_TAPS}')
+            refuse('depth', self.depth, f'a multiple of {_NUM_TAPS}')
         for name in ('image_size', 'pretrain_image_size'):
             size = getattr(self, name)
             if size < 1 or size % self.patch_size:
-                _refuse(name, size, f'a multiple of patch_size = {self.patch_size}')
+                refuse(name, size, f'a multiple of patch_size = {self.patch_size}')
         if self.rel_pos not in _REL_POS:
-            _refuse('rel_pos', self.rel_pos, f'one of {_REL_POS}')
+            refuse('rel_pos', self.rel_pos, f'one of {_REL_POS}')
         if self.global_blocks is None:
             object.__setattr__(self, 'global_blocks', self.tap_blocks)
         for name in ('global_blocks', 'conv_blocks'):
             ids = tuple(getattr(self, name))
             object.__setattr__(self, name, ids)
             if sorted(set(ids)) != list(ids) or not set(ids) <= set(range(self.depth)):
-                _refuse(name, ids, f'rising block numbers within 0..{self.depth - 1}')
+                refuse(name, ids, f'rising block numbers within 0..{self.depth - 1}')
 
     @property
     def tap_blocks(self) -> tuple[int, ...]:
@@ -184,17 +181,18 @@ class PlainViT(BaseModule):
                  with_cp: bool | Sequence[int] = False, in_channels: int = 3,
                  init_cfg: Any = None, **settings: Any) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.cfg = cfg = self._resolve(arch, settings)
+        self.cfg = cfg = resolve_arch(type(self), PlainViTArch, arch, settings,
+                                      ('channels', 'depth', 'heads'))
         if out_type not in _OUT_TYPES:
-            _refuse('out_type', out_type, f'one of {_OUT_TYPES}')
+            refuse('out_type', out_type, f'one of {_OUT_TYPES}')
         if frozen_stages not in range(-1, cfg.depth + 1):
-            _refuse('frozen_stages', frozen_stages, f'a number within -1..{cfg.depth}')
+            refuse('frozen_stages', frozen_stages, f'a number within -1..{cfg.depth}')
         if not 0 <= drop_path_rate < 1:
-            _refuse('drop_path_rate', drop_path_rate, 'a number within [0, 1)')
+            refuse('drop_path_rate', drop_path_rate, 'a number within [0, 1)')
         if isinstance(with_cp, bool):
             with_cp = range(cfg.depth) if with_cp else ()
         if not set(with_cp) <= set(range(cfg.depth)):
-            _refuse('with_cp', with_cp, f'True, False or block numbers within 0..{cfg.depth - 1}')
+            refuse('with_cp', with_cp, f'True, False or block numbers within 0..{cfg.depth - 1}')
         self.out_type = out_type
         self.frozen_stages = frozen_stages
         self.in_channels = in_channels
@@ -218,23 +216,6 @@ class PlainViT(BaseModule):
                 nn.LayerNorm(cfg.channels, eps=1e-6) for _ in self.out_channels)
         self._init_transformer()
         self._freeze()
-
-    @classmethod
-    def _resolve(cls, arch: str | Mapping[str, Any] | None,
-                 settings: Mapping[str, Any]) -> PlainViTArch:
-        if isinstance(arch, str):
-            if arch not in cls.archs:
-                _refuse('arch', arch, f'one of {", ".join(cls.archs)}')
-            arch = cls.archs[arch]
-        merged = {**(arch or {}), **settings}
-        known = [field.name for field in fields(PlainViTArch)]
-        for name in merged:
-            if name not in known:
-                _refuse(f'{cls.__name__} setting', name, f'one of {", ".join(known)}')
-        for name in ('channels', 'depth', 'heads'):
-            if name not in merged:
-                _refuse(name, None, f'a value, or arch={"|".join(cls.archs)}')
-        return PlainViTArch(**merged)
 
     def _block(self, index: int, drop_path: float, with_cp: bool) -> Block:
         cfg = self.cfg
@@ -276,7 +257,7 @@ class PlainViT(BaseModule):
             ValueError: for another number of dimensions or channels, or an image without pixels.
         """
         if x.ndim != 4 or x.shape[1] != self.in_channels or 0 in x.shape[2:]:
-            _refuse('input shape', tuple(x.shape), f'(N, {self.in_channels}, H, W)')
+            refuse('input shape', tuple(x.shape), f'(N, {self.in_channels}, H, W)')
         x = self.patch_embed(x)
         x = x + self._positions(*x.shape[1:3])
         window_bias, global_bias = self._biases(x)

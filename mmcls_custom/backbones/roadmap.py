@@ -15,6 +15,8 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from .arguments import check_out_indices, refuse
+
 ROADMAP_STEPS = (
     'ResNet, its own training recipe', 'modern training recipe', 'stage ratio', 'patchify stem',
     'depthwise convolution', 'width', 'inverted bottleneck', 'depthwise convolution first',
@@ -30,10 +32,6 @@ ROADMAP_ARCHS: dict[str, dict[str, tuple]] = {
     # Table 11 gives operations, not the width of 84: it follows from 14.52 G at the stage ratio.
     'resnet200': dict(depths=((3, 24, 36, 3), (3, 3, 27, 3)), widths=(64, 84, 128)),
 }
-
-
-def _refuse(name: str, got: Any, expected: str) -> None:
-    raise ValueError(f'{name} is not valid: got {got!r}, expected {expected}')
 
 
 class _LayerNorm2d(nn.LayerNorm):
@@ -155,13 +153,10 @@ class RoadmapResNet(BaseModule):
                  in_channels: int = 3, init_cfg: Any = None) -> None:
         super().__init__(init_cfg=_default_init(step) if init_cfg is None else init_cfg)
         if step not in range(len(ROADMAP_STEPS)):
-            _refuse('step', step, f'a number within 0..{len(ROADMAP_STEPS) - 1}')
+            refuse('step', step, f'a number within 0..{len(ROADMAP_STEPS) - 1}')
         if kernel_size is not None and (step < _KERNEL_5 or kernel_size % 2 == 0):
-            _refuse('kernel_size', kernel_size, f'None before step {_KERNEL_5}, else an odd number')
-        self.out_indices = tuple(out_indices)
-        if (not self.out_indices or sorted(set(self.out_indices)) != list(self.out_indices)
-                or not set(self.out_indices) <= set(range(_NUM_STAGES))):
-            _refuse('out_indices', out_indices, f'rising stage numbers within 0..{_NUM_STAGES - 1}')
+            refuse('kernel_size', kernel_size, f'None before step {_KERNEL_5}, else an odd number')
+        self.out_indices = check_out_indices(out_indices, _NUM_STAGES, 'stage')
         self.step, self.pool = step, pool
         self.depths, width = _resolve(arch, step)
         kernel = kernel_size or {_KERNEL_5: 5}.get(step, 7 if step >= _KERNEL_7 else 3)
@@ -229,17 +224,17 @@ def _resolve(arch: str | Mapping[str, Any], step: int) -> tuple[tuple[int, ...],
     """Blocks by stage, and the first stage's width."""
     if isinstance(arch, str):
         if arch not in ROADMAP_ARCHS:
-            _refuse('arch', arch, f'one of {tuple(ROADMAP_ARCHS)} or a mapping')
+            refuse('arch', arch, f'one of {tuple(ROADMAP_ARCHS)} or a mapping')
         preset = ROADMAP_ARCHS[arch]
         return preset['depths'][step >= _RATIO], preset['widths'][(step >= _RATIO)
                                                                   + (step >= _WIDTH)]
     if set(arch) != {'depths', 'width'}:
-        _refuse('arch', dict(arch), "a mapping with 'depths' and 'width'")
+        refuse('arch', dict(arch), "a mapping with 'depths' and 'width'")
     depths = tuple(arch['depths'])
     if len(depths) != _NUM_STAGES or min(depths) < 1:
-        _refuse('depths', depths, f'{_NUM_STAGES} positive numbers')
+        refuse('depths', depths, f'{_NUM_STAGES} positive numbers')
     if arch['width'] < 1:
-        _refuse('width', arch['width'], 'a positive number')
+        refuse('width', arch['width'], 'a positive number')
     return depths, arch['width']
 
 

@@ -151,10 +151,8 @@ bool is_empty(const Geometry& g) {
 }
 
 // How a backward pass is cut up: `bands` ranges of queries (counted over the batch), each done by
-// `slices` tasks that touch different groups. Bands that meet within an image share out its pixels:
-// each adds to those it owns directly, and to the others in a copy of its own, of which it uses
-// little, as samples are mostly near their queries. The cut depends on the problem and the number
-// of threads alone, so the result does, too.
+// `slices` tasks that touch different groups. The cut depends on the problem and the number of
+// threads alone, so the result does, too.
 struct Cut {
   int64_t bands, slices, total;
 
@@ -175,30 +173,36 @@ void fill_zero(char* data, int64_t bytes) {
   });
 }
 
-// The copies of all bands; a band shares at most two images with others, its first and its last.
+// What bands that meet within an image do there. A convolution samples near its queries: bands share
+// out the pixels, each adds to its own directly, and to the others in a copy of the image, of which
+// it uses little. Attention samples anywhere: the first band has the image, the others a copy each.
+// A band shares at most two images with others, its first and its last.
 class Copies {
  public:
   Copies(const Images& images, const Cut& cut, const Tensor& like)
-      : images_(images), cut_(cut), parts_(2 * cut.bands),
+      : images_(images), cut_(cut), local_(images.geometry->step_y > 0), parts_(2 * cut.bands),
         blocks_((images.geometry->pixels + kBlockPixels - 1) / kBlockPixels) {
     int64_t count = 0;
     for (int64_t band = 0; band < cut.bands; ++band) {
       for_images(images, cut.begin(band), cut.begin(band + 1), [&](int64_t image, Work& work) {
         if (work.query_end - work.query_begin == images.geometry->queries) return;
+        if (!local_ && work.query_begin == 0) return;
         parts_[index(band, image)] = {image, count++};
       });
     }
     memory_ = torch::stable::new_empty(like, {count * images.value_bytes() / images.element});
-    touched_.assign(count * cut.slices * blocks_, 0);
+    touched_.assign(count * cut.slices * blocks_, local_ ? 0 : 1);
+    if (!local_) fill_zero(mutable_bytes_of(memory_), count * images.value_bytes());
   }
 
   // Tells `work`, a share of `image`, what it owns and where it writes the rest.
   void assign(int64_t band, int64_t slice, int64_t image, Work* work) {
     const Geometry& g = *images_.geometry;
-    work->own_begin = owner_boundary(work->query_begin);
-    work->own_end = owner_boundary(work->query_end);
-    if (work->own_end - work->own_begin == g.pixels) return;
     const Part& part = parts_[index(band, image)];
+    work->own_begin = local_ ? owner_boundary(work->query_begin) : 0;
+    work->own_end = local_ ? owner_boundary(work->query_end) : g.pixels;
+    if (!local_ && work->query_begin != 0) work->grad_value = copy(part);
+    if (work->own_end - work->own_begin == g.pixels) return;
     work->copy = copy(part);
     work->touched = touched(part, slice);
   }
@@ -255,6 +259,7 @@ class Copies {
 
   const Images& images_;
   const Cut& cut_;
+  const bool local_;
   std::vector<Part> parts_;
   int64_t blocks_;  // of an image
   Tensor memory_;
