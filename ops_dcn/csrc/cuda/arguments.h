@@ -3,6 +3,12 @@
 // Compiled by the host compiler, nvcc and NVRTC, hence without any header.
 #pragma once
 
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#define OPS_DCN_BOTH __host__ __device__
+#else
+#define OPS_DCN_BOTH
+#endif
+
 namespace ops_dcn {
 namespace cuda {
 
@@ -71,6 +77,27 @@ struct Arguments {
   Shape shape;
   Tiling tiling;
 };
+
+// Where things lie in the shared memory of a block, in bytes.
+struct Layout {
+  int slots, sums, spans, near, tile, bytes;
+};
+
+constexpr int kLevelBytes = 16;
+
+// `real`: size of what is computed in; `near`: per point, whether its pixels are in the tile.
+OPS_DCN_BOTH inline Layout shared_layout(
+    const Tiling& tiling, int levels, int real, int units, int tile_reals) {
+  Layout layout{};
+  const int points = units * tiling.chunk_stride;
+  layout.slots = kLevelBytes * (levels > 0 ? levels : 1);
+  layout.tile = layout.slots + 4 * real * points;
+  layout.sums = layout.tile + real * tile_reals;
+  layout.spans = layout.sums + 3 * real * units;
+  layout.near = layout.spans + 4 * points;
+  layout.bytes = layout.near + (tile_reals > 0 ? 4 * points : 0);
+  return layout;
+}
 
 }  // namespace cuda
 }  // namespace ops_dcn

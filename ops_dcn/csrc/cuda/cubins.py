@@ -110,10 +110,11 @@ class Nvrtc:
         self.check(self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
         return major.value, minor.value
 
-    def compile(self, source: Path, architecture: int, include: Path) -> bytes:
-        """The cubin of one source file."""
+    def compile(self, source: Path, architecture: int) -> bytes:
+        """The cubin of one source file, whose headers lie beside it or are included from there."""
         program = ctypes.c_void_p()
-        options = [f'--gpu-architecture=sm_{architecture}', f'--include-path={include}', *OPTIONS]
+        options = [f'--gpu-architecture=sm_{architecture}', f'--include-path={source.parent}',
+                   *OPTIONS]
         array = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         headers, names = (ctypes.c_char_p * 1)(STDINT), (ctypes.c_char_p * 1)(b'stdint.h')
         self.check(self.library.nvrtcCreateProgram(
@@ -150,10 +151,9 @@ def embedding(cubins: Iterable[tuple[int, Path]], version: tuple[int, int]) -> s
         ''])
 
 
-def driver_stub(header: Path) -> str:
-    """C++ source of a library with the driver's symbols, to link against where no driver is."""
-    names = sorted(set(re.findall(r'\b(cu[A-Z]\w+)\(', header.read_text())))
-    return ''.join(f'extern "C" int {name}() {{ return 1; }}\n' for name in names)
+def driver_functions(header: Path) -> list[str]:
+    """Names of the driver's functions that a header declares."""
+    return sorted(set(re.findall(r'\b(cu[A-Z]\w+)\(', header.read_text())))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -162,11 +162,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('source', type=Path)
     parser.add_argument('--nvrtc', type=Path, required=True, help='the library')
     parser.add_argument('--arch', type=int, required=True, help='such as 90')
-    parser.add_argument('--include', type=Path, required=True, help='folder of the headers')
     parser.add_argument('-o', '--output', type=Path, required=True)
     arguments = parser.parse_args(argv)
     try:
-        cubin = Nvrtc(arguments.nvrtc).compile(arguments.source, arguments.arch, arguments.include)
+        cubin = Nvrtc(arguments.nvrtc).compile(arguments.source, arguments.arch)
     except CubinError as error:
         sys.stderr.write(f'error: {error}\n')
         return 1

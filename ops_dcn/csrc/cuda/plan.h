@@ -55,6 +55,9 @@ struct Policy {
 // it is, no kernel runs and the caller zeroes what there is of the results.
 bool empty_problem(const Shape& shape);
 
+// What a kernel could not index ("... must be below ..."), or null.
+const char* unsupported(const Shape& shape);
+
 ForwardPlan plan_forward(
     const Shape& shape, Dtype dtype, int alignment, const Device& device,
     const Policy& policy = Policy());
