@@ -176,7 +176,7 @@ OPS_DCN_INLINE R work_off(
     R dots[kCorners] = {};
     if (sample.span != 0) {
       const Corners corners =
-          corners_of(get_cell(sample.slot.cell), sample.span, s.groups * s.channels);
+          corners_of(get_cell(sample.slot.cell), sample.span, s.value_stride);
       for (int slice = w.lane; slice < t.slices; slice += t.lanes) {
         const Int64 channel = static_cast<Int64>(slice) * V;
         if (!single) load<T, V>(w.grad_output + channel, grad);
@@ -217,11 +217,12 @@ OPS_DCN_INLINE void write_points(const Arguments& a, const Block<R>& block, int 
     const R y = active ? regular.scale_y * slot.weight * slot.y : R(0);
     R weight = active ? slot.cell : R(0);
     if (s.softmax) weight = slot.weight * (weight - block.sums[index * kStatistics + kMean]);
-    T* coords = static_cast<T*>(a.grad_coords) + coords_of(a, block.image, unit) + 2 * (begin + k);
+    T* coords = static_cast<T*>(a.grad_coords) +
+                coords_of(a, block.image, unit, s.grad_coord_query_stride) + 2 * (begin + k);
     narrow(x, coords);
     narrow(y, coords + 1);
-    narrow(weight,
-           static_cast<T*>(a.grad_weights) + weights_of(a, block.image, unit) + begin + k);
+    narrow(weight, static_cast<T*>(a.grad_weights) +
+                       weights_of(a, block.image, unit, s.grad_weight_query_stride) + begin + k);
   }
 }
 
@@ -235,7 +236,8 @@ OPS_DCN_INLINE void clear_padding(const Arguments& a, const Block<R>& block) {
     Unit unit = unit_at(a, block, index);
     if (!unit.valid || unit.group != 0) continue;
     unit.group = s.groups;
-    T* row = static_cast<T*>(a.grad_coords) + coords_of(a, block.image, unit);
+    T* row = static_cast<T*>(a.grad_coords) +
+             coords_of(a, block.image, unit, s.grad_coord_query_stride);
     for (int i = 0; i < s.padding; ++i) narrow(Real<T>(0), row + i);
   }
 }

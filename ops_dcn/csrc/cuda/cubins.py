@@ -11,6 +11,7 @@ import ctypes
 import ctypes.util
 import os
 import re
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -37,13 +38,33 @@ class CubinError(Exception):
     """The kernels cannot be compiled; the text says why and what to do."""
 
 
-def architectures() -> tuple[int, ...]:
-    """The architectures to build for: ``OPS_DCN_CUDA_ARCHS`` (such as ``80,90``), else all."""
+def architectures(portable: bool) -> tuple[int, ...]:
+    """The architectures to build for: ``OPS_DCN_CUDA_ARCHS`` (such as ``80,90``) if it is set.
+
+    Otherwise all of them for a ``portable`` build, and for one that stays here those of the GPUs of
+    this machine (without one, two that differ, so that the kernels are compiled at all).
+    """
     wish = os.environ.get('OPS_DCN_CUDA_ARCHS', '').replace(',', ' ').split()
     if not all(re.fullmatch(r'\d{2,3}', word) for word in wish):
         raise CubinError(f'OPS_DCN_CUDA_ARCHS is not valid: got '
                          f'{os.environ["OPS_DCN_CUDA_ARCHS"]!r}, expected numbers such as 80,90')
-    return tuple(sorted({int(word) for word in wish})) or ARCHITECTURES
+    if wish:
+        return tuple(sorted({int(word) for word in wish}))
+    return ARCHITECTURES if portable else _local_architectures() or (80, 90)
+
+
+def _local_architectures() -> tuple[int, ...]:
+    """The architectures that the GPUs of this machine need; none where there are no GPUs."""
+    query = ['nvidia-smi', '--query-gpu=compute_cap', '--format=csv,noheader']
+    try:
+        got = subprocess.run(query, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    devices = {int(major) * 10 + int(minor)
+               for major, minor in re.findall(r'^(\d+)\.(\d+)$', got.stdout, re.MULTILINE)}
+    needed = {max((sm for sm in ARCHITECTURES if sm // 10 == device // 10 and sm <= device),
+                  default=device) for device in devices}
+    return tuple(sorted(needed))
 
 
 def find_nvrtc() -> Path | None:

@@ -119,14 +119,12 @@ OPS_DCN_INLINE Unit unit_at(const Arguments& a, const Block<R>& block, int index
 }
 
 // First learned coordinate and first weight of a unit, in elements.
-OPS_DCN_INLINE Int64 coords_of(const Arguments& a, int image, const Unit& unit) {
-  return (static_cast<Int64>(image) * a.shape.queries + unit.query) *
-             a.shape.coord_query_stride +
+OPS_DCN_INLINE Int64 coords_of(const Arguments& a, int image, const Unit& unit, Int64 stride) {
+  return (static_cast<Int64>(image) * a.shape.queries + unit.query) * stride +
          static_cast<Int64>(unit.group) * a.shape.coord_group_stride;
 }
-OPS_DCN_INLINE Int64 weights_of(const Arguments& a, int image, const Unit& unit) {
-  return (static_cast<Int64>(image) * a.shape.queries + unit.query) *
-             a.shape.weight_query_stride +
+OPS_DCN_INLINE Int64 weights_of(const Arguments& a, int image, const Unit& unit, Int64 stride) {
+  return (static_cast<Int64>(image) * a.shape.queries + unit.query) * stride +
          static_cast<Int64>(unit.group) * a.shape.weight_group_stride;
 }
 
@@ -137,7 +135,8 @@ OPS_DCN_INLINE void stage_softmax(const Arguments& a, const Block<R>& block) {
   const int index = static_cast<int>(threadIdx.x) / lanes;
   const int lane = static_cast<int>(threadIdx.x) - index * lanes;
   const Unit unit = unit_at(a, block, index);
-  const T* logits = static_cast<const T*>(a.weights) + weights_of(a, block.image, unit);
+  const T* logits = static_cast<const T*>(a.weights) +
+                    weights_of(a, block.image, unit, a.shape.weight_query_stride);
   const int points = unit.valid ? a.shape.points : 0;
   R largest = -static_cast<R>(__int_as_float(0x7f800000));
   for (int k = lane; k < points; k += lanes) {
@@ -201,12 +200,13 @@ OPS_DCN_INLINE void stage(const Arguments& a, const Block<R>& block, int begin) 
       const Level level =
           block.levels[s.levels > 0 ? divide(begin + k, t.by_level_points) : 0];
       const Regular<R> at = regular_point<R>(a, level, unit, begin + k);
-      const T* learned =
-          static_cast<const T*>(a.coords) + coords_of(a, block.image, unit) + 2 * (begin + k);
+      const T* learned = static_cast<const T*>(a.coords) +
+                         coords_of(a, block.image, unit, s.coord_query_stride) + 2 * (begin + k);
       R x = sample_position<R>(at.centre_x, at.scale_x, at.tap_x, load_one(learned));
       R y = sample_position<R>(at.centre_y, at.scale_y, at.tap_y, load_one(learned + 1));
-      slot.weight = load_one(
-          static_cast<const T*>(a.weights) + weights_of(a, block.image, unit) + begin + k);
+      slot.weight =
+          load_one(static_cast<const T*>(a.weights) +
+                   weights_of(a, block.image, unit, s.weight_query_stride) + begin + k);
       if (s.softmax) {
         const R* sums = block.sums + index * kStatistics;
         slot.weight = exponential(slot.weight - sums[kMax]) * sums[kScale];
@@ -244,8 +244,8 @@ struct Corners {
   Int64 at[kCorners];
 };
 
-OPS_DCN_INLINE Corners corners_of(int cell, unsigned span, int pixel_stride) {
-  // One multiplication to 64 bits each, so that images of any size are indexed at no cost.
+OPS_DCN_INLINE Corners corners_of(int cell, unsigned span, Int64 pixel_stride) {
+  // In 64 bits, so that images of any size need no kernels of their own.
   Corners corners;
   corners.at[0] = static_cast<Int64>(cell) * pixel_stride;
   corners.at[1] = corners.at[0] + pixel_stride;
