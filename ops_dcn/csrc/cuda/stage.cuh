@@ -244,12 +244,13 @@ struct Corners {
   Int64 at[kCorners];
 };
 
-OPS_DCN_INLINE Corners corners_of(int cell, unsigned span, Int64 pixel_stride) {
-  // In 64 bits, so that images of any size need no kernels of their own.
+OPS_DCN_INLINE Corners corners_of(int cell, unsigned span, int pixel_stride) {
+  // Products of two ints in 64 bits: images of any size, without kernels of their own.
   Corners corners;
   corners.at[0] = static_cast<Int64>(cell) * pixel_stride;
   corners.at[1] = corners.at[0] + pixel_stride;
-  corners.at[2] = corners.at[0] + static_cast<Int64>(span >> kWidthShift) * pixel_stride;
+  const int width = static_cast<int>(span >> kWidthShift);
+  corners.at[2] = corners.at[0] + static_cast<Int64>(width) * pixel_stride;
   corners.at[3] = corners.at[2] + pixel_stride;
   return corners;
 }
