@@ -31,10 +31,10 @@ struct Shape {
   // In elements: from pixel to pixel of `value` (the backward pass takes groups * channels only),
   // from query to query (of any image) and from group to group of what is learned. The gradients
   // have strides between queries of their own.
-  Int64 value_stride;
   Int64 coord_query_stride, weight_query_stride;
   Int64 grad_coord_query_stride, grad_weight_query_stride;
   int coord_group_stride, weight_group_stride;
+  int value_stride;
   int padding;  // entries of a query's row of grad_coords that follow the last group's
   // Convolution only. Point k, counted without a left-out centre, is column k / kernel_h and row
   // k % kernel_h of the kernel; its tap is that times the dilation, minus `half`.

@@ -10,7 +10,7 @@ namespace {
 // Adds up the staged points of one unit; `value` is the thread's first channel of the image.
 template <typename T, int V, typename R>
 OPS_DCN_INLINE void gather(
-    const Block<R>& block, int first, int count, const T* value, Int64 pixel_stride, R* sum) {
+    const Block<R>& block, int first, int count, const T* value, int pixel_stride, R* sum) {
   for (int k = first; k < first + count; ++k) {
     const unsigned span = block.spans[k];
     if (span == 0) continue;
@@ -49,7 +49,8 @@ OPS_DCN_INLINE void forward_image(const Arguments& a, const Block<Real<T>>& bloc
   const int lane = static_cast<int>(threadIdx.x) - index * t.lanes;
   const Unit unit = unit_at(a, block, index);
   const Int64 group = static_cast<Int64>(unit.group) * s.channels;
-  const T* value = static_cast<const T*>(a.value) + block.image * (s.pixels * s.value_stride);
+  const T* value = static_cast<const T*>(a.value) +
+                   block.image * (static_cast<Int64>(s.pixels) * s.value_stride);
   T* output = static_cast<T*>(a.output) +
               (static_cast<Int64>(block.image) * s.queries + unit.query) *
                   (s.groups * s.channels);
