@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ CSRC = ROOT / 'ops_dcn' / 'csrc'
 FLAGS = ['-std=c++17', '-O1', '-fPIC', '-shared', '-U_FORTIFY_SOURCE', '-fvisibility=hidden',
          '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-x', 'c++']
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
+ARGUMENTS = {
+    'dcnv3': ('value', 'offset', 'mask'), 'dcnv4': ('value', 'offset_mask'),
+    'ms_deform_attn': ('value', 'spatial_shapes', 'level_start_index', 'sampling_locations',
+                       'attention_weights'),
+    'flash_deform_attn': ('value', 'spatial_shapes', 'level_start_index', 'sampling_loc_attn')}
 GUARD = 512
 POISON = 0xff  # NaN in every floating dtype
 
@@ -144,7 +150,7 @@ class Options:
 
 
 class Emulator:
-    """The compiled emulation. ``launched`` collects what has run."""
+    """The compiled emulation. Operators of a module are attributes: differentiable functions."""
 
     def __init__(self) -> None:
         self.path = build()
@@ -154,7 +160,16 @@ class Emulator:
         sizes = (ctypes.c_int * 6).in_dll(self.library, 'emulation_sizes')
         mirrors = (Shape, Tiling, Arguments, Policy, ForwardPlan, BackwardPlan)
         assert list(sizes) == [ctypes.sizeof(mirror) for mirror in mirrors]
-        self.launched: set[str] = set()
+
+    def __getattr__(self, op: str) -> Callable[..., Tensor]:
+        """An operator, as :mod:`ops_dcn` has it."""
+        if op not in ARGUMENTS:
+            raise AttributeError(op)
+
+        def call(*tensors: Tensor, **options: Any) -> Tensor:
+            case = Case(op, dict(zip(ARGUMENTS[op], tensors, strict=True)), options)
+            return _Emulated.apply(self, case, *case.floats)
+        return call
 
     def plan_forward(self, shape: Any, dtype: torch.dtype, options: Options,
                      alignment: int = 16) -> ForwardPlan:
@@ -176,29 +191,46 @@ class Emulator:
         return plan
 
     def launch(self, launch: Launch, arguments: Arguments, order: int) -> None:
-        """Run one kernel."""
+        """Run one kernel; raises ``RuntimeError`` where it breaks a rule of CUDA."""
         name = launch.kernel.decode()
-        if not name:
-            return
-        self.launched.add(name)
         kernel = ctypes.cast(self.library[name], ctypes.c_void_p)
         error = self.library.emulation_launch(
             kernel, ctypes.byref(arguments), ctypes.byref(launch), ctypes.c_uint(order))
-        assert error is None, f'{name}: {error.decode()}'
+        if error is not None:
+            raise RuntimeError(f'{name}: {error.decode()}')
 
-    def forward(self, case: Case, options: Options | None = None) -> Tensor:
-        """Output of the operator."""
-        return Call(self, case, options or Options()).forward()
+    def kernels(self) -> set[str]:
+        """Names of all kernels of the library."""
+        symbols = subprocess.run(['nm', '-D', '--defined-only', str(self.path)], check=True,
+                                 capture_output=True, text=True).stdout.split()
+        return {name for name in symbols if name.startswith('dcn_')}
+
+    def call(self, case: Case, options: Options | None = None) -> Call:
+        """The call of a case, not yet made."""
+        return Call(self, case, options or Options())
 
     def outcome(self, case: Case, grad_output: Tensor | None = None,
                 options: Options | None = None) -> dict[str, Tensor]:
         """Output and gradients, by the names of :func:`tests.ops_dcn.cases.outcome`."""
-        call = Call(self, case, options or Options())
+        call = self.call(case, options)
         output = call.forward()
         if grad_output is None:
             generator = torch.Generator().manual_seed(7)
             grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
         return {'output': output, **call.backward(grad_output.to(output.dtype))}
+
+
+class _Emulated(torch.autograd.Function):
+    """An emulated operator in a graph."""
+
+    @staticmethod
+    def forward(ctx: Any, emulator: Emulator, case: Case, *floats: Tensor) -> Tensor:
+        ctx.call = emulator.call(case.map(torch.Tensor.detach))
+        return ctx.call.forward()
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *ctx.call.backward(grad_output).values()
 
 
 def policy(options: Options) -> Any:
@@ -328,7 +360,8 @@ class Call:
     def launch(self, *launches: Launch) -> None:
         """Run kernels one after another, then look for writes beside the buffers."""
         for launch in launches:
-            self.emulator.launch(launch, self.arguments, self.options.order)
+            if launch.kernel:
+                self.emulator.launch(launch, self.arguments, self.options.order)
         for name, buffer in self.buffers.items():
             buffer.check(name)
 

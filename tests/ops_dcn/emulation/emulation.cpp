@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include "faults.cu"
 #include "kernels.cu"
 #include "plan.h"
 
@@ -23,7 +24,7 @@ using Kernel = void (*)(Arguments);
 
 constexpr std::size_t kStackBytes = 128 * 1024;
 constexpr int kWarp = 32;
-constexpr std::size_t kGuardBytes = 1024;
+constexpr std::size_t kGuardBytes = 256;
 constexpr unsigned char kPoison = 0xff;  // NaN in any floating type
 constexpr unsigned char kGuard = 0xa5;
 
