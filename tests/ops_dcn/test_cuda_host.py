@@ -117,7 +117,8 @@ def test_context_of_others_is_restored(driver: host.Driver) -> None:
 
 
 @pytest.mark.parametrize('capability', [(6, 1), (8, 6), (10, 3)])
-def test_device_without_kernels_is_refused(driver: host.Driver, capability: tuple[int, int]) -> None:
+def test_device_without_kernels_is_refused(driver: host.Driver,
+                                           capability: tuple[int, int]) -> None:
     driver.device, (driver.major, driver.minor) = 4, capability
     name = f'sm_{10 * capability[0] + capability[1]}'
     with pytest.raises(RuntimeError, match=f'no kernels for Emulated GPU: got a device of {name}, '

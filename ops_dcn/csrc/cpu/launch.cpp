@@ -1,4 +1,4 @@
-#include "launch.h"
+#include "../launch.h"
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -298,6 +298,9 @@ void backward_bands(const Images& images, Kernel kernel, const Cut& cut, const T
 
 }  // namespace
 
+// Half precisions are copied anyway, which may change strides.
+Tensor readable_rows(const Tensor& tensor) { return dense_copy(tensor); }
+
 Tensor run_forward(Problem& problem, const Tensor& value) {
   const Geometry& g = problem.bound();
   const Tensor wide_value = widen(value);
@@ -330,7 +333,8 @@ Tensor run_forward(Problem& problem, const Tensor& value) {
   return narrow_like(output, value);
 }
 
-Gradients run_backward(Problem& problem, const Tensor& value, const Tensor& grad_output) {
+Gradients run_backward(
+    Problem& problem, const Tensor& value, const Tensor& grad_output, bool /*deterministic*/) {
   const Geometry& g = problem.bound();
   STD_TORCH_CHECK(
       grad_output.is_contiguous() && grad_output.scalar_type() == value.scalar_type() &&

@@ -1,4 +1,4 @@
-"""Compiles the CUDA kernels with NVRTC, CUDA's compiler as a library: neither nvcc nor a GPU needed.
+"""Compiles the CUDA kernels with NVRTC, CUDA's compiler as a library: no nvcc, no GPU needed.
 
 Part of the build (setup.py loads it by path), standard library only. As a program it compiles one
 source for one architecture; setup.py runs one process per pair, so that they run side by side and
@@ -167,9 +167,10 @@ def embedding(cubins: Iterable[tuple[int, Path]], version: tuple[int, int]) -> s
         rows.append(f'    {{{architecture}, {name}}},')
     return '\n'.join([
         '// Written by cubins.py.', '#include "launcher.h"', '', *data, '',
-        'namespace ops_dcn {', '', 'const Cubin kCubins[] = {', *rows, '    {0, nullptr},', '};',
-        f'const char kCompiler[] = "NVRTC {version[0]}.{version[1]}";', '', '}  // namespace ops_dcn',
-        ''])
+        'namespace ops_dcn {', 'namespace cuda {', '',
+        'const Cubin kCubins[] = {', *rows, '    {0, nullptr},', '};',
+        f'const char kCompiler[] = "NVRTC {version[0]}.{version[1]}";', '',
+        '}  // namespace cuda', '}  // namespace ops_dcn', ''])
 
 
 def driver_functions(header: Path) -> list[str]:

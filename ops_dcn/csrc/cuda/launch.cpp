@@ -54,11 +54,20 @@ cuda::Shape shape_of(const Problem& problem) {
   shape.pixels = narrow("pixels", g.pixels);
   shape.levels = narrow("levels", problem.levels.count);
   shape.softmax = g.softmax;
+  shape.value_stride = narrow("value.stride(2)", problem.value_stride);
   shape.coord_query_stride = g.coord_query_stride;
   shape.weight_query_stride = g.weight_query_stride;
   shape.coord_group_stride = narrow("points", g.coord_group_stride);
   shape.weight_group_stride = narrow("points", g.weight_group_stride);
-  shape.padding = narrow("padding", g.coord_query_stride - g.groups * g.coord_group_stride);
+  shape.grad_coord_query_stride = g.coord_query_stride;
+  shape.grad_weight_query_stride = g.weight_query_stride;
+  if (problem.points.packed && problem.levels.count == 0) {
+    // The input may be a slice of something wider; its gradient is not.
+    shape.grad_coord_query_stride = problem.points.coords.size(3);
+    shape.grad_weight_query_stride = shape.grad_coord_query_stride;
+  }
+  shape.padding = narrow(
+      "padding", shape.grad_coord_query_stride - g.groups * g.coord_group_stride);
   if (problem.levels.count == 0) set_convolution(problem, &shape);
   return shape;
 }
@@ -99,6 +108,11 @@ cuda::Arguments arguments_of(const Problem& problem, const cuda::Shape& shape, c
   return arguments;
 }
 
+// Contiguous whatever `tensor` is.
+Tensor new_like(const Tensor& tensor) {
+  return torch::stable::new_empty(tensor, tensor.sizes());
+}
+
 // Zeroes the results of a problem without any work.
 void clear(const Tensor& tensor) {
   if (tensor.numel() != 0) torch::stable::zero_(const_cast<Tensor&>(tensor));
@@ -127,8 +141,8 @@ Tensor make_accumulator(
 }  // namespace
 
 // A slice of a wider tensor needs no copy: its rows lie evenly.
-Tensor readable_rows(const Tensor& packed) {
-  return has_even_rows(packed) ? packed : torch::stable::contiguous(packed);
+Tensor readable_rows(const Tensor& tensor) {
+  return has_even_rows(tensor) ? tensor : dense_copy(tensor);
 }
 
 Tensor run_forward(Problem& problem, const Tensor& value) {
@@ -159,8 +173,8 @@ Gradients run_backward(
       "grad_output must be contiguous and match the output");
   const cuda::Launcher launcher(value.get_device_index());
   const Points& points = problem.points;
-  Gradients grads{torch::stable::empty_like(value), torch::stable::empty_like(points.coords), {}};
-  grads.weights = points.packed ? grads.coords : torch::stable::empty_like(points.weights);
+  Gradients grads{new_like(value), new_like(points.coords), {}};
+  grads.weights = points.packed ? grads.coords : new_like(points.weights);
   if (cuda::empty_problem(shape)) {
     clear(grads.value);
     clear(grads.coords);
