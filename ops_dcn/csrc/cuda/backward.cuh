@@ -33,12 +33,14 @@ constexpr bool kHasTile = mode == Mode::kTile || mode == Mode::kNative;
 
 enum { kLargestGradient, kLargestWeight, kNotFinite };  // words of Arguments::range
 
-// The exponent of the fixed-point unit: no sum of as many terms as can meet overflows 62 bits.
+// The exponent of the fixed-point unit: if all samples of an image and group met in one pixel, their
+// sum would not overflow 62 bits. (Under softmax the weights of a query add up to 1.)
 OPS_DCN_INLINE int fixed_exponent(const Arguments& a) {
   const Shape& s = a.shape;
   const auto exponent = [](Word bits) { return static_cast<int>(bits >> 52) - 1022; };
+  const Int64 samples = static_cast<Int64>(s.queries) * (s.softmax ? 1 : s.points);
   int terms = 0;
-  while ((Int64{1} << terms) < static_cast<Int64>(s.queries) * s.points) ++terms;
+  while ((Int64{1} << terms) < samples) ++terms;
   const int largest = exponent(a.range[kLargestGradient]) +
                       (s.softmax ? 1 : exponent(a.range[kLargestWeight]));
   const int shift = 60 - terms - largest;

@@ -175,6 +175,23 @@ OPS_DCN_INLINE void load(const T* from, Real<T>* to) {
   }
 }
 
+// In assembly, as the compiler takes a store of a uint4 apart again.
+#if defined(__CUDA_ARCH__)
+OPS_DCN_INLINE void store_words(uint4* to, const unsigned* w) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(w[0]), "r"(w[1]),
+               "r"(w[2]), "r"(w[3])
+               : "memory");
+}
+OPS_DCN_INLINE void store_words(uint2* to, const unsigned* w) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(w[0]), "r"(w[1]) : "memory");
+}
+#else
+OPS_DCN_INLINE void store_words(uint4* to, const unsigned* w) {
+  *to = make_uint4(w[0], w[1], w[2], w[3]);
+}
+OPS_DCN_INLINE void store_words(uint2* to, const unsigned* w) { *to = make_uint2(w[0], w[1]); }
+#endif
+
 template <typename T, int V>
 OPS_DCN_INLINE void store(T* to, const Real<T>* from) {
   constexpr int bytes = V * static_cast<int>(sizeof(T));
@@ -184,9 +201,9 @@ OPS_DCN_INLINE void store(T* to, const Real<T>* from) {
     unsigned words[4];
     pack<T, V>(from, words);
     if constexpr (bytes == 16) {
-      *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+      store_words(reinterpret_cast<uint4*>(to), words);
     } else if constexpr (bytes == 8) {
-      *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
+      store_words(reinterpret_cast<uint2*>(to), words);
     } else {
       *reinterpret_cast<unsigned*>(to) = words[0];
     }

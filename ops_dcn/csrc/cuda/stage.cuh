@@ -83,6 +83,8 @@ OPS_DCN_INLINE void load_levels(const Arguments& a, const Block<R>& block) {
     if (threadIdx.x == 0) block.levels[0] = Level{s.width, s.height, 0, 0};
     return;
   }
+  // Few threads have a level, and none has many: copies of the division would only take up space.
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < s.levels; i += static_cast<int>(blockDim.x)) {
     const Int64 height = a.level_shapes[2 * i], width = a.level_shapes[2 * i + 1];
     const Int64 start = a.level_starts[i];
