@@ -54,7 +54,7 @@ cuda::Shape shape_of(const Problem& problem) {
   shape.pixels = narrow("pixels", g.pixels);
   shape.levels = narrow("levels", problem.levels.count);
   shape.softmax = g.softmax;
-  shape.value_stride = narrow("value.stride(2)", problem.value_stride);
+  shape.value_stride = narrow("value.stride(2)", g.value_stride);
   shape.coord_query_stride = g.coord_query_stride;
   shape.weight_query_stride = g.weight_query_stride;
   shape.coord_group_stride = narrow("points", g.coord_group_stride);
@@ -69,6 +69,8 @@ cuda::Shape shape_of(const Problem& problem) {
   shape.padding = narrow(
       "padding", shape.grad_coord_query_stride - g.groups * g.coord_group_stride);
   if (problem.levels.count == 0) set_convolution(problem, &shape);
+  const char* reason = cuda::unsupported(shape);
+  STD_TORCH_CHECK(reason == nullptr, "the CUDA kernels cannot index this: ", reason);
   return shape;
 }
 
@@ -141,7 +143,7 @@ Tensor make_accumulator(
 }  // namespace
 
 // A slice of a wider tensor needs no copy: its rows lie evenly.
-Tensor readable_rows(const Tensor& tensor) {
+Tensor readable_rows(const Tensor& tensor, bool /*backward*/) {
   return has_even_rows(tensor) ? tensor : dense_copy(tensor);
 }
 
