@@ -56,9 +56,9 @@ struct Tiling {
   int tile_rows, tile_columns;
   int tiles_across;  // per row of tiles
   int block_groups, group_tiles;
-  // `lanes` threads (a power of two, within a warp) share a unit, one query of one group, whose
+  // `lanes` = 2^lane_bits threads (within a warp) share a unit, one query of one group, whose
   // channels are `slices` vectors.
-  int lanes, slices;
+  int lanes, lane_bits, slices;
   // Points are staged in shared memory, `chunk` at a time; `chunk_stride` is what lies between
   // units.
   int chunk, chunk_stride;
@@ -84,17 +84,19 @@ struct Arguments {
 
 // Where things lie in the shared memory of a block, in bytes.
 struct Layout {
-  int slots, sums, spans, near, tile, bytes;
+  int places, slots, sums, spans, near, tile, bytes;
 };
 
 constexpr int kLevelBytes = 16;
+constexpr int kPlaceBytes = 32;
 
 // `real`: size of what is computed in; `near`: per point, whether its pixels are in the tile.
 OPS_DCN_BOTH inline Layout shared_layout(
     const Tiling& tiling, int levels, int real, int units, int tile_reals) {
   Layout layout{};
   const int points = units * tiling.chunk_stride;
-  layout.slots = kLevelBytes * (levels > 0 ? levels : 1);
+  layout.places = kLevelBytes * (levels > 0 ? levels : 1);
+  layout.slots = layout.places + kPlaceBytes * units;
   layout.tile = layout.slots + 4 * real * points;
   layout.sums = layout.tile + real * tile_reals;
   layout.spans = layout.sums + 3 * real * units;

@@ -33,8 +33,8 @@ constexpr bool kHasTile = mode == Mode::kTile || mode == Mode::kNative;
 
 enum { kLargestGradient, kLargestWeight, kNotFinite };  // words of Arguments::range
 
-// The exponent of the fixed-point unit: if all samples of an image and group met in one pixel, their
-// sum would not overflow 62 bits. (Under softmax the weights of a query add up to 1.)
+// The exponent of the fixed-point unit: if all samples of an image and group met in one pixel,
+// their sum would not overflow 62 bits. (Under softmax the weights of a query add up to 1.)
 OPS_DCN_INLINE int fixed_exponent(const Arguments& a) {
   const Shape& s = a.shape;
   const auto exponent = [](Word bits) { return static_cast<int>(bits >> 52) - 1022; };
@@ -142,8 +142,8 @@ OPS_DCN_INLINE Worker<T, V, mode> make_worker(
     const Arguments& a, const Block<Real<T>>& block, double scale) {
   const Shape& s = a.shape;
   Worker<T, V, mode> w;
-  w.index = static_cast<int>(threadIdx.x) / a.tiling.lanes;
-  w.lane = static_cast<int>(threadIdx.x) - w.index * a.tiling.lanes;
+  w.index = own_unit(a.tiling);
+  w.lane = own_lane(a.tiling);
   w.unit = unit_at(a, block, w.index);
   const Int64 pixel_stride = static_cast<Int64>(s.groups) * s.channels;
   const Int64 group = static_cast<Int64>(w.unit.group) * s.channels;
@@ -213,18 +213,19 @@ OPS_DCN_INLINE void write_points(const Arguments& a, const Block<R>& block, int 
     const int at = index * t.chunk_stride + k;
     const bool active = block.spans[at] != 0;
     const Slot<R> slot = block.slots[at];
-    const Level level = block.levels[s.levels > 0 ? divide(begin + k, t.by_level_points) : 0];
-    const Regular<R> regular = regular_point<R>(a, level, unit, begin + k);
-    const R x = active ? regular.scale_x * slot.weight * slot.x : R(0);
-    const R y = active ? regular.scale_y * slot.weight * slot.y : R(0);
+    const Tap<R> tap = tap_of<R>(a, level_of(a, block, begin + k), begin + k);
+    const R x = active ? tap.scale_x * slot.weight * slot.x : R(0);
+    const R y = active ? tap.scale_y * slot.weight * slot.y : R(0);
     R weight = active ? slot.cell : R(0);
     if (s.softmax) weight = slot.weight * (weight - block.sums[index * kStatistics + kMean]);
-    T* coords = static_cast<T*>(a.grad_coords) +
-                coords_of(a, block.image, unit, s.grad_coord_query_stride) + 2 * (begin + k);
+    const Int64 query = static_cast<Int64>(block.image) * s.queries + unit.query;
+    T* coords = static_cast<T*>(a.grad_coords) + query * s.grad_coord_query_stride +
+                static_cast<Int64>(unit.group) * s.coord_group_stride + 2 * (begin + k);
+    T* weights = static_cast<T*>(a.grad_weights) + query * s.grad_weight_query_stride +
+                 static_cast<Int64>(unit.group) * s.weight_group_stride + begin + k;
     narrow(x, coords);
     narrow(y, coords + 1);
-    narrow(weight, static_cast<T*>(a.grad_weights) +
-                       weights_of(a, block.image, unit, s.grad_weight_query_stride) + begin + k);
+    narrow(weight, weights);
   }
 }
 
@@ -235,11 +236,10 @@ OPS_DCN_INLINE void clear_padding(const Arguments& a, const Block<R>& block) {
   if (s.padding == 0 || block.group != 0) return;
   for (int index = static_cast<int>(threadIdx.x); index < block.units;
        index += static_cast<int>(blockDim.x)) {
-    Unit unit = unit_at(a, block, index);
+    const Unit unit = unit_at(a, block, index);
     if (!unit.valid || unit.group != 0) continue;
-    unit.group = s.groups;
-    T* row = static_cast<T*>(a.grad_coords) +
-             coords_of(a, block.image, unit, s.grad_coord_query_stride);
+    const Int64 query = static_cast<Int64>(block.image) * s.queries + unit.query;
+    T* row = static_cast<T*>(a.grad_coords) + (query + 1) * s.grad_coord_query_stride - s.padding;
     for (int i = 0; i < s.padding; ++i) narrow(Real<T>(0), row + i);
   }
 }
@@ -324,6 +324,7 @@ OPS_DCN_INLINE void backward(const Arguments& a) {
   OPS_DCN_SHARED(memory);
   Block<R> block = make_block<R>(a, memory, tile_reals(a, V));
   load_levels(a, block);
+  set_places(a, block);
   const double scale = mode == Mode::kFixed ? power_of_two(fixed_exponent(a)) : 1.0;
   const Int64 images = a.shape.batch;
   for (Int64 image = blockIdx.y; image < images; image += gridDim.y) {

@@ -45,8 +45,7 @@ OPS_DCN_INLINE void forward_image(const Arguments& a, const Block<Real<T>>& bloc
   using R = Real<T>;
   const Shape& s = a.shape;
   const Tiling& t = a.tiling;
-  const int index = static_cast<int>(threadIdx.x) / t.lanes;
-  const int lane = static_cast<int>(threadIdx.x) - index * t.lanes;
+  const int index = own_unit(t), lane = own_lane(t);
   const Unit unit = unit_at(a, block, index);
   const Int64 group = static_cast<Int64>(unit.group) * s.channels;
   const T* value = static_cast<const T*>(a.value) +
@@ -87,6 +86,7 @@ OPS_DCN_INLINE void forward(const Arguments& a) {
   OPS_DCN_SHARED(memory);
   Block<Real<T>> block = make_block<Real<T>>(a, memory, 0);
   load_levels(a, block);
+  set_places(a, block);
   const Int64 images = a.shape.batch;
   for (Int64 image = blockIdx.y; image < images; image += gridDim.y) {
     __syncthreads();

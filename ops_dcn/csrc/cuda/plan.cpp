@@ -58,10 +58,14 @@ int vector_width(const Shape& shape, Dtype dtype, int alignment) {
   return width;
 }
 
-int choose_lanes(int slices) {
-  int lanes = kWarp;
-  while (lanes > 1 && slices < kGoodLanes * lanes * ceil_div(slices, lanes)) lanes /= 2;
-  return lanes;
+void set_lanes(int slices, Tiling* t) {
+  t->slices = slices;
+  t->lane_bits = 5;
+  while (t->lane_bits > 0 && slices < kGoodLanes * ceil_div(slices, 1 << t->lane_bits) *
+                                          (1 << t->lane_bits)) {
+    --t->lane_bits;
+  }
+  t->lanes = 1 << t->lane_bits;
 }
 
 int query_rows(const Shape& shape) { return ceil_div(shape.queries, shape.query_columns); }
@@ -100,8 +104,7 @@ int shared_bytes(const Shape& shape, const Tiling& t, int real, int vector) {
 // by side in memory.
 Tiling cut(const Shape& shape, int slices, int threads) {
   Tiling t{};
-  t.slices = slices;
-  t.lanes = choose_lanes(slices);
+  set_lanes(slices, &t);
   const int units = std::max(1, threads / t.lanes);
   t.block_groups = balanced(shape.groups, units);
   const int queries = std::max(1, units / t.block_groups);
@@ -161,8 +164,7 @@ bool tile_tiling(const Shape& shape, int vector, const Policy& policy, Tiling* t
   if (!policy.tile || !tile_conceivable(shape)) return false;
   for (const auto& side : kSides) {
     Tiling t{};
-    t.slices = shape.channels / vector;
-    t.lanes = choose_lanes(t.slices);
+    set_lanes(shape.channels / vector, &t);
     t.block_groups = 1;
     t.tile_rows = balanced(query_rows(shape), side[0]);
     t.tile_columns = balanced(shape.query_columns, side[1]);

@@ -13,6 +13,17 @@ struct Level {
 };
 static_assert(sizeof(Level) == kLevelBytes, "the plan reserves kLevelBytes per level");
 
+// Where a unit's learned points begin, in elements from those of its image (negative: there is no
+// such unit), and the centre of its kernel. Worked out once per block, used once per point.
+template <typename R>
+struct alignas(16) Place {
+  Int64 coords, weights;
+  R centre_x, centre_y;
+};
+static_assert(
+    sizeof(Place<float>) <= kPlaceBytes && sizeof(Place<double>) <= kPlaceBytes,
+    "the plan reserves kPlaceBytes per unit");
+
 // A staged point. `cell` is the pixel of the top left corner, which may lie outside the image (its
 // bits are kept in a real, or its value in a double). The backward pass overwrites x, y and cell
 // by gradients.
@@ -41,6 +52,7 @@ enum { kMax, kScale, kMean, kStatistics };
 template <typename R>
 struct Block {
   Level* levels;
+  Place<R>* places;
   Slot<R>* slots;
   R* sums;  // [units][kStatistics]
   unsigned* spans;
@@ -56,10 +68,11 @@ OPS_DCN_INLINE Block<R> make_block(const Arguments& a, void* memory, int tile_re
   const Tiling& t = a.tiling;
   char* bytes = static_cast<char*>(memory);
   Block<R> block;
-  block.units = static_cast<int>(blockDim.x) / t.lanes;
+  block.units = static_cast<int>(blockDim.x) >> t.lane_bits;
   const Layout layout =
       shared_layout(t, a.shape.levels, sizeof(R), block.units, tile_reals);
   block.levels = reinterpret_cast<Level*>(bytes);
+  block.places = reinterpret_cast<Place<R>*>(bytes + layout.places);
   block.slots = reinterpret_cast<Slot<R>*>(bytes + layout.slots);
   block.sums = reinterpret_cast<R*>(bytes + layout.sums);
   block.spans = reinterpret_cast<unsigned*>(bytes + layout.spans);
@@ -120,26 +133,55 @@ OPS_DCN_INLINE Unit unit_at(const Arguments& a, const Block<R>& block, int index
   return unit;
 }
 
-// First learned coordinate and first weight of a unit, in elements.
-OPS_DCN_INLINE Int64 coords_of(const Arguments& a, int image, const Unit& unit, Int64 stride) {
-  return (static_cast<Int64>(image) * a.shape.queries + unit.query) * stride +
-         static_cast<Int64>(unit.group) * a.shape.coord_group_stride;
+// The unit that a thread works on, and which of its vectors of channels.
+OPS_DCN_INLINE int own_unit(const Tiling& t) {
+  return static_cast<int>(threadIdx.x) >> t.lane_bits;
 }
-OPS_DCN_INLINE Int64 weights_of(const Arguments& a, int image, const Unit& unit, Int64 stride) {
-  return (static_cast<Int64>(image) * a.shape.queries + unit.query) * stride +
-         static_cast<Int64>(unit.group) * a.shape.weight_group_stride;
+OPS_DCN_INLINE int own_lane(const Tiling& t) {
+  return static_cast<int>(threadIdx.x) & (t.lanes - 1);
+}
+
+// The places of all units; those of threads that fill up the last warp stay empty.
+template <typename R>
+OPS_DCN_INLINE void set_places(const Arguments& a, const Block<R>& block) {
+  const Shape& s = a.shape;
+  for (int index = static_cast<int>(threadIdx.x); index < block.units;
+       index += static_cast<int>(blockDim.x)) {
+    const Unit unit = unit_at(a, block, index);
+    Place<R> place{-1, -1, R(-0.5), R(-0.5)};
+    if (unit.valid) {
+      place.coords = unit.query * s.coord_query_stride +
+                     static_cast<Int64>(unit.group) * s.coord_group_stride;
+      place.weights = unit.query * s.weight_query_stride +
+                      static_cast<Int64>(unit.group) * s.weight_group_stride;
+      if (s.levels == 0) {
+        place.centre_x = static_cast<R>(s.origin_x + s.step_x * unit.column);
+        place.centre_y = static_cast<R>(s.origin_y + s.step_y * unit.row);
+      }
+    }
+    block.places[index] = place;
+  }
+}
+
+// The learned coordinates and weights of an image.
+template <typename T>
+OPS_DCN_INLINE const T* coords_of(const Arguments& a, int image) {
+  return static_cast<const T*>(a.coords) +
+         static_cast<Int64>(image) * a.shape.queries * a.shape.coord_query_stride;
+}
+template <typename T>
+OPS_DCN_INLINE const T* weights_of(const Arguments& a, int image) {
+  return static_cast<const T*>(a.weights) +
+         static_cast<Int64>(image) * a.shape.queries * a.shape.weight_query_stride;
 }
 
 // Largest logit of each unit and the factor that makes its exponentials add up to 1.
 template <typename T, typename R>
 OPS_DCN_INLINE void stage_softmax(const Arguments& a, const Block<R>& block) {
-  const int lanes = a.tiling.lanes;
-  const int index = static_cast<int>(threadIdx.x) / lanes;
-  const int lane = static_cast<int>(threadIdx.x) - index * lanes;
-  const Unit unit = unit_at(a, block, index);
-  const T* logits = static_cast<const T*>(a.weights) +
-                    weights_of(a, block.image, unit, a.shape.weight_query_stride);
-  const int points = unit.valid ? a.shape.points : 0;
+  const int lanes = a.tiling.lanes, index = own_unit(a.tiling), lane = own_lane(a.tiling);
+  const Int64 first = block.places[index].weights;
+  const T* logits = weights_of<T>(a, block.image) + first;
+  const int points = first >= 0 ? a.shape.points : 0;
   R largest = -static_cast<R>(__int_as_float(0x7f800000));
   for (int k = lane; k < points; k += lanes) {
     const R logit = load_one(logits + k);
@@ -155,32 +197,28 @@ OPS_DCN_INLINE void stage_softmax(const Arguments& a, const Block<R>& block) {
   }
 }
 
-// Where a point lies before its offset, and pixels per unit of the learned coordinate.
+// A point's regular place within its kernel, and pixels per unit of the learned coordinate.
 template <typename R>
-struct Regular {
-  R centre_x, centre_y, tap_x, tap_y, scale_x, scale_y;
+struct Tap {
+  R x, y, scale_x, scale_y;
 };
 
 template <typename R>
-OPS_DCN_INLINE Regular<R> regular_point(
-    const Arguments& a, const Level& level, const Unit& unit, int k) {
+OPS_DCN_INLINE Tap<R> tap_of(const Arguments& a, const Level& level, int k) {
   const Shape& s = a.shape;
-  Regular<R> at;
   if (s.levels > 0) {
-    at.centre_x = at.centre_y = R(-0.5);
-    at.tap_x = at.tap_y = R(0);
-    at.scale_x = static_cast<R>(level.width);
-    at.scale_y = static_cast<R>(level.height);
-    return at;
+    return {R(0), R(0), static_cast<R>(level.width), static_cast<R>(level.height)};
   }
-  const int tap = k + (k >= s.centre ? 1 : 0);
-  const int column = divide(tap, a.tiling.by_kernel_h);
-  at.centre_x = static_cast<R>(s.origin_x + s.step_x * unit.column);
-  at.centre_y = static_cast<R>(s.origin_y + s.step_y * unit.row);
-  at.tap_x = static_cast<R>(column * s.dilation_w - s.half_w);
-  at.tap_y = static_cast<R>((tap - column * s.kernel_h) * s.dilation_h - s.half_h);
-  at.scale_x = at.scale_y = static_cast<R>(s.offset_scale);
-  return at;
+  const int point = k + (k >= s.centre ? 1 : 0);
+  const int column = divide(point, a.tiling.by_kernel_h);
+  const R scale = static_cast<R>(s.offset_scale);
+  return {static_cast<R>(column * s.dilation_w - s.half_w),
+          static_cast<R>((point - column * s.kernel_h) * s.dilation_h - s.half_h), scale, scale};
+}
+
+template <typename R>
+OPS_DCN_INLINE Level level_of(const Arguments& a, const Block<R>& block, int k) {
+  return block.levels[a.shape.levels > 0 ? divide(k, a.tiling.by_level_points) : 0];
 }
 
 // Stages points `begin` and following of all units; with `tile`, also where they lie in the tile.
@@ -189,26 +227,24 @@ OPS_DCN_INLINE void stage(const Arguments& a, const Block<R>& block, int begin) 
   const Shape& s = a.shape;
   const Tiling& t = a.tiling;
   const int count = s.points - begin < t.chunk ? s.points - begin : t.chunk;
+  const T* coords = coords_of<T>(a, block.image) + 2 * begin;
+  const T* weights = weights_of<T>(a, block.image) + begin;
   for (int item = static_cast<int>(threadIdx.x); item < block.units * t.chunk;
        item += static_cast<int>(blockDim.x)) {
     const int index = divide(item, t.by_chunk), k = item - index * t.chunk;
-    const Unit unit = unit_at(a, block, index);
     if (k >= count) continue;
+    const Place<R> place = block.places[index];
     const int to = index * t.chunk_stride + k;
     Slot<R> slot{};
     unsigned span = 0;
     int near = kFar;
-    if (unit.valid) {
-      const Level level =
-          block.levels[s.levels > 0 ? divide(begin + k, t.by_level_points) : 0];
-      const Regular<R> at = regular_point<R>(a, level, unit, begin + k);
-      const T* learned = static_cast<const T*>(a.coords) +
-                         coords_of(a, block.image, unit, s.coord_query_stride) + 2 * (begin + k);
-      R x = sample_position<R>(at.centre_x, at.scale_x, at.tap_x, load_one(learned));
-      R y = sample_position<R>(at.centre_y, at.scale_y, at.tap_y, load_one(learned + 1));
-      slot.weight =
-          load_one(static_cast<const T*>(a.weights) +
-                   weights_of(a, block.image, unit, s.weight_query_stride) + begin + k);
+    if (place.coords >= 0) {
+      const Level level = level_of(a, block, begin + k);
+      const Tap<R> tap = tap_of<R>(a, level, begin + k);
+      const T* learned = coords + place.coords + 2 * k;
+      R x = sample_position<R>(place.centre_x, tap.scale_x, tap.x, load_one(learned));
+      R y = sample_position<R>(place.centre_y, tap.scale_y, tap.y, load_one(learned + 1));
+      slot.weight = load_one(weights + place.weights + k);
       if (s.softmax) {
         const R* sums = block.sums + index * kStatistics;
         slot.weight = exponential(slot.weight - sums[kMax]) * sums[kScale];

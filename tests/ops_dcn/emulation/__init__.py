@@ -51,8 +51,8 @@ Shape = _structure(
     'height width kernel_h kernel_w dilation_h dilation_w half_h half_w centre origin_x origin_y '
     'step_x step_y', double='offset_scale')
 Tiling = _structure(
-    'Tiling', int='tile_rows tile_columns tiles_across block_groups group_tiles lanes slices chunk '
-    'chunk_stride', unsigned=' '.join(
+    'Tiling', int='tile_rows tile_columns tiles_across block_groups group_tiles lanes lane_bits slices '
+    'chunk chunk_stride', unsigned=' '.join(
         f'{part}_{what}' for part in ('by_chunk', 'by_groups', 'by_columns', 'by_kernel_h',
                                       'by_level_points') for what in ('divisor', 'factor')),
     int_2='region_rows region_columns region_x region_y')
