@@ -79,7 +79,6 @@ Problem describe_convolution(
   Problem problem{};
   problem.convolution = conv;
   problem.offset_scale = offset_scale;
-  problem.value_stride = row_stride(value);
   problem.output_sizes = {value.size(0), rows, columns, channels};
   set_taps(problem, conv, height, width, offset_scale);
   Geometry& g = problem.geometry;
@@ -90,6 +89,7 @@ Problem describe_convolution(
   g.channels = channels / conv.groups;
   g.points = conv.points();
   g.pixels = height * width;
+  g.value_stride = row_stride(value);
   g.origin_x = static_cast<double>(conv.half_w() - conv.pad_w);
   g.origin_y = static_cast<double>(conv.half_h() - conv.pad_h);
   g.step_x = static_cast<double>(conv.stride_w);
@@ -142,7 +142,6 @@ Problem describe_pyramid(
   check_pixels(pixels);
 
   Problem problem{};
-  problem.value_stride = value.size(2) * value.size(3);
   problem.levels = {
       levels, level_data("spatial_shapes", spatial_shapes, value, 2 * levels),
       level_data("level_start_index", level_start_index, value, levels)};
@@ -155,6 +154,7 @@ Problem describe_pyramid(
   g.channels = value.size(3);
   g.points = levels * num_points;
   g.pixels = pixels;
+  g.value_stride = g.groups * g.channels;
   g.origin_x = g.origin_y = -0.5;
   problem.output_sizes = {g.batch, queries, g.groups * g.channels};
   return problem;

@@ -41,8 +41,7 @@ struct Problem {
   Geometry geometry;
   std::vector<Tap> taps;  // empty for a pyramid whose levels the host cannot read
   Convolution convolution;
-  double offset_scale;   // of a convolution
-  int64_t value_stride;  // from pixel to pixel of `value`, in elements
+  double offset_scale;  // of a convolution
   Levels levels;
   std::vector<int64_t> output_sizes;
   Points points;

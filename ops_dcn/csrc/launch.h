@@ -14,8 +14,8 @@ struct Gradients {
   Tensor weights;  // the same tensor as coords where the points are packed
 };
 
-// A tensor (N, H, W, C) as run_forward can read it: itself, or a contiguous copy.
-Tensor readable_rows(const Tensor& tensor);
+// A tensor (N, H, W, C) as run_forward (or run_backward) can read it: itself, or a dense copy.
+Tensor readable_rows(const Tensor& tensor, bool backward);
 
 // Half precisions are computed in float32 and the results rounded once at the end.
 Tensor run_forward(Problem& problem, const Tensor& value);

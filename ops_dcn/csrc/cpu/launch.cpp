@@ -97,7 +97,7 @@ struct Images {
   char *output, *grad_value, *grad_coords, *grad_weights;
 
   int64_t value_bytes() const {
-    return geometry->pixels * geometry->groups * geometry->channels * element;
+    return geometry->pixels * geometry->value_stride * element;
   }
   int64_t output_bytes() const {
     return geometry->queries * geometry->groups * geometry->channels * element;
@@ -298,8 +298,11 @@ void backward_bands(const Images& images, Kernel kernel, const Cut& cut, const T
 
 }  // namespace
 
-// Half precisions are copied anyway, which may change strides.
-Tensor readable_rows(const Tensor& tensor) { return dense_copy(tensor); }
+// Half precisions are copied anyway, which changes strides; gradients are written like the inputs.
+Tensor readable_rows(const Tensor& tensor, bool backward) {
+  const bool readable = has_even_rows(tensor) && !backward && !is_half(tensor);
+  return readable ? tensor : dense_copy(tensor);
+}
 
 Tensor run_forward(Problem& problem, const Tensor& value) {
   const Geometry& g = problem.bound();

@@ -8,9 +8,9 @@ namespace {
 Tensor dcnv4_forward(
     const Tensor& value, const Tensor& offset_mask, std::vector<int64_t> geometry,
     double offset_scale, bool softmax) {
-  const Tensor readable = readable_rows(value);
-  Problem problem =
-      describe_dcnv4(readable, readable_rows(offset_mask), geometry, offset_scale, softmax);
+  const Tensor readable = readable_rows(value, false);
+  Problem problem = describe_dcnv4(
+      readable, readable_rows(offset_mask, false), geometry, offset_scale, softmax);
   return run_forward(problem, readable);
 }
 
@@ -18,8 +18,8 @@ std::tuple<Tensor, Tensor> dcnv4_backward(
     const Tensor& grad_output, const Tensor& value, const Tensor& offset_mask,
     std::vector<int64_t> geometry, double offset_scale, bool softmax, bool deterministic) {
   const Tensor dense = dense_copy(value);
-  Problem problem =
-      describe_dcnv4(dense, readable_rows(offset_mask), geometry, offset_scale, softmax);
+  Problem problem = describe_dcnv4(
+      dense, readable_rows(offset_mask, true), geometry, offset_scale, softmax);
   const Gradients grads = run_backward(problem, dense, grad_output, deterministic);
   return {grads.value, grads.coords};
 }
