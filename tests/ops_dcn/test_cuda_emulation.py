@@ -192,13 +192,33 @@ def test_every_cut(name: str, dtype: torch.dtype, emulator: Emulator) -> None:
     torch.manual_seed(0)
     case = convolution_case('dcnv4', dtype=dtype, **options)
     for deterministic in (False, True):
-        options = Options(deterministic=deterministic, order=1, policy={'tile': False})
+        options = Options(deterministic=deterministic, order=1,
+                          policy={'tile': False})
         call = emulator.call(case, options)
         call.forward()
         assert happened(call, call.plan.tiling)
         check(emulator, case, options)
         call.backward(torch.ones(call.output_sizes, dtype=dtype))
         assert happened(call, call.plan.tiling)
+
+
+@pytest.mark.parametrize('name,options,happened', [
+    ('chunks_in_a_tile', {'kernel_size': 7, 'padding': 3, 'depth': 16},
+     lambda plan, t: t.region_rows > 0 and t.chunk < 49),
+    ('smaller_blocks', {'kernel_size': 5, 'padding': 2, 'depth': 32, 'groups': 8, 'softmax': True},
+     lambda plan, t: t.region_rows == 0 and t.chunk == 25 and plan.run.block < 256),
+    ('narrow_tile', {'height': 8, 'width': 16, 'depth': 64},
+     lambda plan, t: t.region_rows > 0 and t.tile_rows * t.tile_columns <= 16),
+], ids=lambda value: value if isinstance(value, str) else '')
+def test_cuts_of_the_backward(name: str, options: dict[str, Any], happened: Any,
+                              emulator: Emulator) -> None:
+    torch.manual_seed(0)
+    case = convolution_case('dcnv4', dtype=torch.bfloat16,
+                            **{'n': 1, 'height': 9, 'width': 17, **options})
+    run = Options(order=2, policy={'tile': name != 'smaller_blocks'})
+    plan = emulator.plan_backward(emulator.call(case).shape, torch.bfloat16, run)
+    assert happened(plan, plan.tiling)
+    check(emulator, case, run)
 
 
 def random_shape(pick: random.Random) -> Any:
@@ -238,6 +258,20 @@ def test_plans_keep_the_limits(seed: int, emulator: Emulator) -> None:
             tiles = launch.grid_x // (t.tiles_across * t.group_tiles)
             assert tiles * t.tile_rows >= rows
         assert 'native' not in plans[1].run.kernel.decode() or options.sm >= 90
+
+
+@pytest.mark.parametrize('reason,changes', [
+    ('batch', {'batch': 2**31}), ('queries', {'queries': 2**30, 'groups': 4}),
+    ('channels', {'groups': 2**16, 'channels': 2**15, 'queries': 1}), ('pixels', {'pixels': 2**30}),
+    ('points', {'points': 2**15}), ('levels', {'levels': 1025}), ('width', {'width': 2**28}),
+    ('padded image', {'origin_x': -2**30}), ('padded image', {'step_y': 2**29}),
+    ('padded image', {'kernel_w': 2**15, 'dilation_w': 2**15})])
+def test_what_cannot_be_indexed_is_refused(reason: str, changes: dict[str, int],
+                                           emulator: Emulator) -> None:
+    fine = {'batch': 1, 'queries': 20, 'query_columns': 5, 'groups': 2, 'channels': 8, 'points': 9,
+            'pixels': 20, 'width': 5, 'height': 4, 'step_x': 1, 'step_y': 1}
+    assert emulator.unsupported(Shape(**fine)) is None
+    assert reason in emulator.unsupported(Shape(**{**fine, **changes}))
 
 
 @either_way

@@ -15,6 +15,10 @@ constexpr int kVectorBytes = 16;
 constexpr int kSharedBytes = 48 * 1024;
 constexpr int kGoodSharedBytes = 32 * 1024;
 constexpr int kGridRows = 65535;
+// Blocks do not shrink below this to have all points staged at once.
+constexpr int kLeastThreads = 64;
+// Fewer points than this at a time are mostly barriers.
+constexpr int kLeastChunk = 8;
 // Threads of a unit that have channels to work on, at least.
 constexpr double kGoodLanes = 0.75;
 // Sides of a block of queries of a convolution.
@@ -116,18 +120,27 @@ Tiling cut(const Shape& shape, int slices, int threads) {
   return t;
 }
 
-// The tiling of a kernel without a tile of pixels: smaller blocks where shared memory would run
-// short, and points in several chunks where that does not do.
-Tiling plain_tiling(const Shape& shape, int real, int vector, const Policy& policy) {
+// Stages as many points at a time as fit into `limit` bytes, all chunks alike.
+void fit_chunk(const Shape& shape, int real, int vector, int limit, Tiling* t) {
+  set_chunk(1, t);
+  const int least = shared_bytes(shape, *t, real, vector);
+  set_chunk(3, t);
+  const int more = shared_bytes(shape, *t, real, vector) - least;  // for two points
+  const int capacity = 1 + 2 * std::max(0, (limit - least) / more);
+  set_chunk(balanced(shape.points, capacity), t);
+}
+
+// The tiling of a kernel without a tile of pixels. Points that take much shared memory are staged
+// in several chunks, or, where all are needed at once, by smaller blocks.
+Tiling plain_tiling(
+    const Shape& shape, int real, int vector, bool at_once, const Policy& policy) {
   const int slices = shape.channels / vector;
-  for (int threads = policy.threads; threads >= kWarp; threads /= 2) {
+  for (int threads = policy.threads; at_once && threads >= kLeastThreads; threads /= 2) {
     const Tiling t = cut(shape, slices, threads);
     if (shared_bytes(shape, t, real, vector) <= kGoodSharedBytes) return t;
   }
-  Tiling t = cut(shape, slices, kWarp);
-  for (int chunks = 1; shared_bytes(shape, t, real, vector) > kSharedBytes; ++chunks) {
-    set_chunk(ceil_div(shape.points, chunks), &t);
-  }
+  Tiling t = cut(shape, slices, policy.threads);
+  fit_chunk(shape, real, vector, kGoodSharedBytes, &t);
   return t;
 }
 
@@ -159,7 +172,8 @@ bool tile_conceivable(const Shape& shape) {
 
 // The tiling with a tile of pixels of one group, where it fits and each of its elements can expect
 // four additions at least.
-bool tile_tiling(const Shape& shape, int vector, const Policy& policy, Tiling* tiling) {
+bool tile_tiling(
+    const Shape& shape, int vector, bool at_once, const Policy& policy, Tiling* tiling) {
   constexpr int kSides[][2] = {{8, 8}, {4, 8}, {4, 4}};
   if (!policy.tile || !tile_conceivable(shape)) return false;
   for (const auto& side : kSides) {
@@ -169,12 +183,13 @@ bool tile_tiling(const Shape& shape, int vector, const Policy& policy, Tiling* t
     t.tile_rows = balanced(query_rows(shape), side[0]);
     t.tile_columns = balanced(shape.query_columns, side[1]);
     complete(shape, &t);
-    set_chunk(shape.points, &t);
     set_region(shape, policy, &t);
     const Int64 pixels = static_cast<Int64>(t.region_rows) * t.region_columns;
     if (block_threads(t) > policy.threads || pixels > shape.points * units_of(t)) continue;
     if (pixels * shape.channels * 4 > kSharedBytes) continue;
+    fit_chunk(shape, 4, vector, kSharedBytes, &t);
     if (shared_bytes(shape, t, 4, vector) > kSharedBytes) continue;
+    if (t.chunk < (at_once ? shape.points : std::min(shape.points, kLeastChunk))) continue;
     *tiling = t;
     return true;
   }
@@ -237,7 +252,7 @@ ForwardPlan plan_forward(
     const Shape& shape, Dtype dtype, int alignment, const Device&, const Policy& policy) {
   ForwardPlan plan{};
   const int vector = vector_width(shape, dtype, alignment), real = real_bytes(dtype);
-  plan.tiling = plain_tiling(shape, real, vector, policy);
+  plan.tiling = plain_tiling(shape, real, vector, false, policy);
   std::snprintf(
       plan.run.kernel, sizeof plan.run.kernel, "dcn_forward_%s_v%d", name_of(dtype), vector);
   fill_launch(shape, plan.tiling, shared_bytes(shape, plan.tiling, real, vector), &plan.run);
@@ -250,9 +265,11 @@ BackwardPlan plan_backward(
   BackwardPlan plan{};
   const int vector = vector_width(shape, dtype, alignment), real = real_bytes(dtype);
   const Int64 elements = shape.batch * shape.pixels * shape.groups * shape.channels;
+  // Softmax takes a second pass over points that are staged in chunks.
+  const bool at_once = shape.softmax;
   const bool tile = !deterministic && dtype != Dtype::kFloat64 &&
-                    tile_tiling(shape, vector, policy, &plan.tiling);
-  if (!tile) plan.tiling = plain_tiling(shape, real, vector, policy);
+                    tile_tiling(shape, vector, at_once, policy, &plan.tiling);
+  if (!tile) plan.tiling = plain_tiling(shape, real, vector, at_once, policy);
   const char* kind = tile ? "tile" : "atomic";
   if (deterministic) {
     kind = "fixed";

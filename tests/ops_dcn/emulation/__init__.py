@@ -51,8 +51,8 @@ Shape = _structure(
     'height width kernel_h kernel_w dilation_h dilation_w half_h half_w centre origin_x origin_y '
     'step_x step_y', double='offset_scale')
 Tiling = _structure(
-    'Tiling', int='tile_rows tile_columns tiles_across block_groups group_tiles lanes lane_bits slices '
-    'chunk chunk_stride', unsigned=' '.join(
+    'Tiling', int='tile_rows tile_columns tiles_across block_groups group_tiles lanes lane_bits '
+    'slices chunk chunk_stride', unsigned=' '.join(
         f'{part}_{what}' for part in ('by_chunk', 'by_groups', 'by_columns', 'by_kernel_h',
                                       'by_level_points') for what in ('divisor', 'factor')),
     int_2='region_rows region_columns region_x region_y')
@@ -91,7 +91,10 @@ class BackwardPlan(ctypes.Structure):
 
 def sources() -> list[Path]:
     """Everything that the emulation is built from."""
-    return [*sorted(HERE.glob('*.*')), *sorted((CSRC / 'cuda').glob('*.*')), CSRC / 'sampling.h']
+    own = [HERE / name for name in ('cuda_emulation.h', 'emulation.cpp', 'faults.cu')]
+    kernels = [path for pattern in ('*.cu', '*.cuh', 'arguments.h', 'plan.*')
+               for path in sorted((CSRC / 'cuda').glob(pattern))]
+    return [*own, *kernels, CSRC / 'sampling.h']
 
 
 def build() -> Path:
@@ -170,6 +173,11 @@ class Emulator:
             case = Case(op, dict(zip(ARGUMENTS[op], tensors, strict=True)), options)
             return _Emulated.apply(self, case, *case.floats)
         return call
+
+    def unsupported(self, shape: Any) -> str | None:
+        """Why the kernels cannot do a problem."""
+        reason = self.library.emulation_unsupported(ctypes.byref(shape))
+        return reason and reason.decode()
 
     def plan_forward(self, shape: Any, dtype: torch.dtype, options: Options,
                      alignment: int = 16) -> ForwardPlan:
