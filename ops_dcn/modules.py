@@ -125,6 +125,8 @@ class DCNv4(nn.Module):
         ValueError: An argument is not valid.
     """
 
+    _merged: tuple[Tensor, ...] = ()  # weight and bias of both projections; see below
+
     def __init__(self, channels: int = 64, kernel_size: int = 3, stride: int = 1, pad: int = 1,
                  dilation: int = 1, group: int = 4, offset_scale: float = 1.0,
                  dw_kernel_size: int | None = None, center_feature_scale: bool = False,
@@ -150,7 +152,6 @@ class DCNv4(nn.Module):
         if center_feature_scale:
             self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
             self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group))
-        self._merged: list[Tensor] = []
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -172,13 +173,14 @@ class DCNv4(nn.Module):
         """
         if self.without_pointwise or self.offset_mask_dw is not None:
             return False
-        self._merged = []
+        merged = []
         for name in ('weight', 'bias'):
             parts = [getattr(layer, name) for layer in (self.value_proj, self.offset_mask)]
             whole = torch.cat([part.detach() for part in parts])
             for part, place in zip(parts, whole.split([len(part) for part in parts]), strict=True):
                 part.data = place
-            self._merged.append(whole)
+            merged.append(whole)
+        self._merged = tuple(merged)
         return True
 
     def forward(self, input: Tensor, shape: tuple[int, int] | None = None) -> Tensor:

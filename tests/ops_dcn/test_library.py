@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,14 @@ def test_kernels_that_do_not_compile(cubins: ModuleType, tmp_path: Path) -> None
     assert got.returncode == 1
     assert 'identifier "wrong" is undefined' in got.stderr
     assert 'error: NVRTC cannot compile' in got.stderr
+
+
+@pytest.mark.parametrize(('variable', 'value', 'words'), [
+    ('OPS_DCN_CUDA', 'yes', "OPS_DCN_CUDA is not valid: got 'yes', expected 0"),
+    ('OPS_DCN_CUDA_ARCHS', 'x', "OPS_DCN_CUDA_ARCHS is not valid: got 'x'"),
+    ('OPS_DCN_NVRTC', '/nowhere', 'OPS_DCN_NVRTC is not valid: got /nowhere')])
+def test_build_refuses_options_that_are_not_valid(variable: str, value: str, words: str) -> None:
+    got = subprocess.run([sys.executable, 'setup.py', '--name'], cwd=ROOT, capture_output=True,
+                         text=True, check=False, env={**os.environ, variable: value})
+    assert got.returncode == 1
+    assert f'error: {words}' in got.stderr
