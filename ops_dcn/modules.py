@@ -165,8 +165,8 @@ class DCNv4(nn.Module):
 
         The parameters of both layers stay and keep their names, but become parts of one tensor, so
         whatever changes them in place (``load_state_dict``, an optimizer) still does. Numbers
-        change by rounding. Has no effect in training mode or while gradients are recorded, and none after
-        the module has moved to another device or dtype: then call it again.
+        change by rounding. Has no effect in training mode or while gradients are recorded, and none
+        after the module has moved to another device or dtype: then call it again.
 
         Returns:
             Whether it can be done; not with ``dw_kernel_size`` or ``without_pointwise``.
