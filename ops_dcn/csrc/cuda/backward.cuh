@@ -71,9 +71,13 @@ struct Sample {
 // Adds weight * grad to the gradient of the pixels around a sample.
 template <typename T, int V, Mode mode, typename R>
 OPS_DCN_INLINE void scatter(
-    const Arguments& a, const Block<R>& block, const Sample<T, V>& sample, const Corners& corners,
-    int slice, const R* grad, typename Sum<T, mode>::Type* sums, double scale) {
+    const Arguments& a, const Block<R>& block, const Sample<T, V>& sample, int slice, const R* grad,
+    typename Sum<T, mode>::Type* sums, double scale) {
+  using S = typename Sum<T, mode>::Type;
   const Tiling& t = a.tiling;
+  const int pixel_bytes = a.shape.groups * a.shape.channels * static_cast<int>(sizeof(S));
+  const Corners<S> corners =
+      corners_of(sums, get_cell(sample.slot.cell), sample.span, pixel_bytes);
   R weights[kCorners];
   corner_weights<R>(sample.slot.x, sample.slot.y, sample.slot.weight, weights);
 #pragma unroll
@@ -95,9 +99,9 @@ OPS_DCN_INLINE void scatter(
     }
     if constexpr (mode == Mode::kFixed) {
 #pragma unroll
-      for (int j = 0; j < V; ++j) add_fixed(a, sums + corners.at[i] + j, terms[j], scale);
+      for (int j = 0; j < V; ++j) add_fixed(a, corners.at[i] + j, terms[j], scale);
     } else {
-      add<V>(sums + corners.at[i], terms);
+      add<V>(corners.at[i], terms);
     }
   }
 }
@@ -105,17 +109,17 @@ OPS_DCN_INLINE void scatter(
 // Dot products of grad with the pixels around a sample, added to `dots`.
 template <typename T, int V, typename R>
 OPS_DCN_INLINE void dot(
-    const T* value, const Corners& corners, unsigned span, const R* grad, R* dots) {
+    const Corners<const T>& corners, unsigned span, const R* grad, R* dots) {
   R v[kCorners][V];
   if ((span & kAllCorners) == kAllCorners) {
 #pragma unroll
-    for (int i = 0; i < kCorners; ++i) load<T, V>(value + corners.at[i], v[i]);
+    for (int i = 0; i < kCorners; ++i) load<T, V>(corners.at[i], v[i]);
   } else {
 #pragma unroll
     for (int i = 0; i < kCorners; ++i) {
 #pragma unroll
       for (int j = 0; j < V; ++j) v[i][j] = R(0);
-      if (span >> i & 1) load<T, V>(value + corners.at[i], v[i]);
+      if (span >> i & 1) load<T, V>(corners.at[i], v[i]);
     }
   }
 #pragma unroll
@@ -166,6 +170,7 @@ OPS_DCN_INLINE R work_off(
     bool mean_only) {
   const Shape& s = a.shape;
   const Tiling& t = a.tiling;
+  const int pixel_bytes = s.value_stride * static_cast<int>(sizeof(T));
   const bool single = t.slices <= t.lanes;
   R grad[V];
   if (single && w.unit.valid && w.lane < t.slices) load<T, V>(w.grad_output + w.lane * V, grad);
@@ -177,15 +182,14 @@ OPS_DCN_INLINE R work_off(
         block.slots[at], block.spans[at], kHasTile<mode> ? block.near[at] : kFar};
     R dots[kCorners] = {};
     if (sample.span != 0) {
-      const Corners corners =
-          corners_of(get_cell(sample.slot.cell), sample.span, s.value_stride);
       for (int slice = w.lane; slice < t.slices; slice += t.lanes) {
         const Int64 channel = static_cast<Int64>(slice) * V;
         if (!single) load<T, V>(w.grad_output + channel, grad);
-        dot<T, V>(w.value + channel, corners, sample.span, grad, dots);
+        const Corners<const T> corners = corners_of(
+            w.value + channel, get_cell(sample.slot.cell), sample.span, pixel_bytes);
+        dot<T, V>(corners, sample.span, grad, dots);
         if (!mean_only) {
-          scatter<T, V, mode>(
-              a, block, sample, corners, slice, grad, w.sums + channel, w.scale);
+          scatter<T, V, mode>(a, block, sample, slice, grad, w.sums + channel, w.scale);
         }
       }
     }

@@ -10,18 +10,18 @@ namespace {
 // Adds up the staged points of one unit; `value` is the thread's first channel of the image.
 template <typename T, int V, typename R>
 OPS_DCN_INLINE void gather(
-    const Block<R>& block, int first, int count, const T* value, int pixel_stride, R* sum) {
+    const Block<R>& block, int first, int count, const T* value, int pixel_bytes, R* sum) {
   for (int k = first; k < first + count; ++k) {
     const unsigned span = block.spans[k];
     if (span == 0) continue;
     const Slot<R> slot = block.slots[k];
     R weights[kCorners];
     corner_weights<R>(slot.x, slot.y, slot.weight, weights);
-    const Corners corners = corners_of(get_cell(slot.cell), span, pixel_stride);
+    const Corners<const T> corners = corners_of(value, get_cell(slot.cell), span, pixel_bytes);
     R v[kCorners][V];
     if ((span & kAllCorners) == kAllCorners) {
 #pragma unroll
-      for (int i = 0; i < kCorners; ++i) load<T, V>(value + corners.at[i], v[i]);
+      for (int i = 0; i < kCorners; ++i) load<T, V>(corners.at[i], v[i]);
 #pragma unroll
       for (int i = 0; i < kCorners; ++i) {
 #pragma unroll
@@ -32,7 +32,7 @@ OPS_DCN_INLINE void gather(
 #pragma unroll
       for (int i = 0; i < kCorners; ++i) {
         if (!(span >> i & 1)) continue;
-        load<T, V>(value + corners.at[i], v[i]);
+        load<T, V>(corners.at[i], v[i]);
 #pragma unroll
         for (int j = 0; j < V; ++j) sum[j] += weights[i] * v[i][j];
       }
@@ -47,6 +47,7 @@ OPS_DCN_INLINE void forward_image(const Arguments& a, const Block<Real<T>>& bloc
   const Tiling& t = a.tiling;
   const int index = own_unit(t), lane = own_lane(t);
   const Unit unit = unit_at(a, block, index);
+  const int pixel_bytes = s.value_stride * static_cast<int>(sizeof(T));
   const Int64 group = static_cast<Int64>(unit.group) * s.channels;
   const T* value = static_cast<const T*>(a.value) +
                    block.image * (static_cast<Int64>(s.pixels) * s.value_stride);
@@ -74,7 +75,7 @@ OPS_DCN_INLINE void forward_image(const Arguments& a, const Block<Real<T>>& bloc
       const int count = s.points - begin < t.chunk ? s.points - begin : t.chunk;
       if (busy) {
         gather<T, V>(
-            block, index * t.chunk_stride, count, value + channel, s.value_stride, sum);
+            block, index * t.chunk_stride, count, value + channel, pixel_bytes, sum);
       }
     }
     if (busy) store<T, V>(output + channel, sum);

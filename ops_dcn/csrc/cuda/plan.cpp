@@ -231,7 +231,10 @@ const char* unsupported(const Shape& s) {
   if (wide(s.queries) * std::max(1, s.groups) >= kIntLimit) {
     return "queries times groups must be below 2^31";
   }
-  if (wide(s.groups) * s.channels >= kIntLimit) return "channels must be below 2^31";
+  // In bytes of float64, the distance of two pixels must be an int.
+  if (std::max(wide(s.groups) * s.channels, wide(s.value_stride)) >= kIntLimit / 8) {
+    return "channels must be below 2^28";
+  }
   if (s.pixels >= 1 << 30) return "pixels of an image must be below 2^30";
   if (s.points >= 1 << 15) return "points must be below 2^15";
   if (s.levels > 1 << 10) return "levels must be at most 1024";

@@ -277,19 +277,27 @@ OPS_DCN_INLINE void stage(const Arguments& a, const Block<R>& block, int begin) 
   }
 }
 
-// Where the four corners of a cell lie, in elements from the first channel of its image.
+// The pixels around a sample, at one channel. Those outside the image must not be touched.
+template <typename P>
 struct Corners {
-  Int64 at[kCorners];
+  P* at[kCorners];
 };
 
-OPS_DCN_INLINE Corners corners_of(int cell, unsigned span, int pixel_stride) {
-  // Products of two ints in 64 bits: images of any size, without kernels of their own.
-  Corners corners;
-  corners.at[0] = static_cast<Int64>(cell) * pixel_stride;
-  corners.at[1] = corners.at[0] + pixel_stride;
+// `first`: the channel in the first pixel of the image. The distance of pixels in bytes makes one
+// multiplication of two ints and addition to 64 bits of each row: images of any size, without
+// kernels of their own.
+template <typename P>
+OPS_DCN_INLINE Corners<P> corners_of(P* first, int cell, unsigned span, int pixel_bytes) {
   const int width = static_cast<int>(span >> kWidthShift);
-  corners.at[2] = corners.at[0] + static_cast<Int64>(width) * pixel_stride;
-  corners.at[3] = corners.at[2] + pixel_stride;
+  const char* top =
+      reinterpret_cast<const char*>(first) + static_cast<Int64>(cell) * pixel_bytes;
+  const char* bottom = top + static_cast<Int64>(width) * pixel_bytes;
+  const char* at[kCorners] = {top, top + pixel_bytes, bottom, bottom + pixel_bytes};
+  Corners<P> corners;
+#pragma unroll
+  for (int i = 0; i < kCorners; ++i) {
+    corners.at[i] = reinterpret_cast<P*>(const_cast<char*>(at[i]));
+  }
   return corners;
 }
 
