@@ -283,15 +283,14 @@ struct Corners {
   P* at[kCorners];
 };
 
-// `first`: the channel in the first pixel of the image. The distance of pixels in bytes makes one
-// multiplication of two ints and addition to 64 bits of each row: images of any size, without
-// kernels of their own.
+// `first`: the channel in the first pixel of the image. With the distance of pixels in bytes, a row
+// takes one instruction, int times int plus 64 bits: images of any size, without kernels of their
+// own.
 template <typename P>
 OPS_DCN_INLINE Corners<P> corners_of(P* first, int cell, unsigned span, int pixel_bytes) {
   const int width = static_cast<int>(span >> kWidthShift);
-  const char* top =
-      reinterpret_cast<const char*>(first) + static_cast<Int64>(cell) * pixel_bytes;
-  const char* bottom = top + static_cast<Int64>(width) * pixel_bytes;
+  const char* top = reinterpret_cast<const char*>(first) + multiply_wide(cell, pixel_bytes);
+  const char* bottom = top + multiply_wide(width, pixel_bytes);
   const char* at[kCorners] = {top, top + pixel_bytes, bottom, bottom + pixel_bytes};
   Corners<P> corners;
 #pragma unroll
