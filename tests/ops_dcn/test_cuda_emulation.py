@@ -150,8 +150,9 @@ def test_random_problems(seed: int, emulator: Emulator) -> None:
         offset_scale=pick.choice([1.0, 0.5, -1.3]))
     check(emulator, case, Options(
         sm=pick.choice([75, 80, 90]), order=seed, shift=pick.choice([0, 0, 8, 16, 4 * 2]),
-        row_padding=pick.choice([0, 5]), policy={'tile': pick.random() < 0.7,
-                                                 'halo': pick.randint(0, 3)}))
+        row_padding=pick.choice([0, 5]), policy={
+            'tile': pick.random() < 0.7, 'halo': pick.randint(0, 3),
+            'tile_vector': pick.choice([1, 4, 8])}))
 
 
 @pytest.mark.parametrize('kind,dtype,width', RUNS, ids=lambda value: str(value))
@@ -162,7 +163,8 @@ def test_every_kernel(kind: str, dtype: str, width: int, emulator: Emulator) -> 
     for depth, shift in ((3 * width, 0), (4 * width, width * element)):
         case = convolution_case('dcnv4', height=9, width=10, depth=depth, dtype=SHORT[dtype])
         options = Options(shift=shift % 16, deterministic=kind == 'fixed',
-                          policy={'tile': kind != 'atomic', 'native_half': kind == 'native'})
+                          policy={'tile': kind != 'atomic', 'native_half': kind == 'native',
+                                  'tile_vector': width})
         call = emulator.call(case, options)
         output = call.forward()
         name = call.plan.run.kernel.decode()

@@ -266,13 +266,19 @@ BackwardPlan plan_backward(
     const Shape& shape, Dtype dtype, int alignment, const Device& device, bool deterministic,
     const Policy& policy) {
   BackwardPlan plan{};
-  const int vector = vector_width(shape, dtype, alignment), real = real_bytes(dtype);
+  int vector = vector_width(shape, dtype, alignment);
+  const int real = real_bytes(dtype);
   const Int64 elements = shape.batch * shape.pixels * shape.groups * shape.channels;
   // Softmax takes a second pass over points that are staged in chunks.
   const bool at_once = shape.softmax;
+  const int narrow = std::min(vector, policy.tile_vector);
   const bool tile = !deterministic && dtype != Dtype::kFloat64 &&
-                    tile_tiling(shape, vector, at_once, policy, &plan.tiling);
-  if (!tile) plan.tiling = plain_tiling(shape, real, vector, at_once, policy);
+                    tile_tiling(shape, narrow, at_once, policy, &plan.tiling);
+  if (tile) {
+    vector = narrow;
+  } else {
+    plan.tiling = plain_tiling(shape, real, vector, at_once, policy);
+  }
   const char* kind = tile ? "tile" : "atomic";
   if (deterministic) {
     kind = "fixed";

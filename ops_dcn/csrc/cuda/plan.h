@@ -47,6 +47,8 @@ struct Policy {
   bool tile = true;         // gradient of nearby pixels in shared memory, where it fits
   bool native_half = true;  // sm_90: half-precision reductions behind a tile, no float32 copy
   int halo = 2;             // pixels around the regular reach of the taps, tile variant
+  int tile_vector = 4;      // channels per thread behind a tile, at most: few registers, many
+                            // warps to wait for shared memory
   int threads = 256;        // of a block, at most
 };
 

@@ -56,7 +56,7 @@ Tiling = _structure(
         f'{part}_{what}' for part in ('by_chunk', 'by_groups', 'by_columns', 'by_kernel_h',
                                       'by_level_points') for what in ('divisor', 'factor')),
     int_2='region_rows region_columns region_x region_y')
-Policy = _structure('Policy', bool='tile native_half', int='halo threads')
+Policy = _structure('Policy', bool='tile native_half', int='halo tile_vector threads')
 
 
 class Arguments(ctypes.Structure):
@@ -243,8 +243,8 @@ class _Emulated(torch.autograd.Function):
 
 def policy(options: Options) -> Any:
     """The library's default policy with changes."""
-    return Policy(**{'tile': True, 'native_half': True, 'halo': 2, 'threads': 256,
-                     **options.policy})
+    return Policy(**{'tile': True, 'native_half': True, 'halo': 2, 'tile_vector': 4,
+                     'threads': 256, **options.policy})
 
 
 def describe(case: Case) -> tuple[Any, tuple[int, ...], int]:
