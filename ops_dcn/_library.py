@@ -47,10 +47,7 @@ def load() -> None:
 def cuda_problem() -> str:
     """Register the CUDA kernels; why they cannot be used here, or an empty string."""
     if torch.version.cuda is None:
-        return (
-            f'torch {torch.__version__} is built without CUDA; install a CUDA build of torch, '
-            'then build ops_dcn again'
-        )
+        return f'torch {torch.__version__} is built without CUDA; install a CUDA build of torch'
     if not _CUDA_LIBRARY.is_file():
         return (
             f'the CUDA kernels of ops_dcn are not built: got no file {_CUDA_LIBRARY}; run '
