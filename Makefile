@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 # One thread for each test process: the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help env data quickstart learn zoo test test-fast test-gpu lint clean
+.PHONY: help env data quickstart learn zoo test test-fast test-gpu sanitize wheel check-wheel check-wheel-install lint clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,29 @@ test-fast: env ## the tests to run while working, 3 minutes
 
 test-gpu: env ## the tests that need a CUDA device
 	@$(PY) -m pytest tests -m gpu
+
+sanitize: env ## the golden cases on a CUDA device under compute-sanitizer (memcheck, racecheck, initcheck)
+	@command -v compute-sanitizer >/dev/null || { echo "error: compute-sanitizer is missing: expected it in PATH; it is part of the CUDA toolkit" >&2; exit 2; }
+	@$(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { echo "error: no CUDA device: the kernels cannot be run here" >&2; exit 2; }
+	@for tool in memcheck racecheck initcheck; do echo "compute-sanitizer: $$tool"; \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$(PY) -m pytest -q tests/ops_dcn/test_cuda.py -m gpu -k golden || exit 1; done
+
+# NVRTC of CUDA 12: what it compiles runs with older drivers than what CUDA 13 compiles.
+NVRTC := $(or $(OPS_DCN_NVRTC),build/nvrtc/nvidia/cuda_nvrtc/lib)
+
+wheel: env ## one wheel with the CPU and the CUDA library in dist/; needs neither nvcc nor a GPU
+	@[ -d $(NVRTC) ] || $(PY) -m pip install -q --no-deps --target build/nvrtc -r requirements/wheel.txt
+	@rm -rf dist build/lib* build/bdist.*
+	@OPS_DCN_CUDA=1 OPS_DCN_NVRTC=$(NVRTC) $(PY) -m pip wheel --no-build-isolation --no-deps -w dist \
+		--config-settings=--build-option=--plat-name=manylinux_2_28_$$(uname -m) .
+
+check-wheel: ## audit the wheel in dist/: symbols, floors of torch and glibc, contents
+	@$(PY) tools/check_wheel.py $(or $(wildcard dist/*.whl),dist/none.whl)
+
+check-wheel-install: ## the same, and its self test in a bare environment with the torch of .venv
+	@$(PY) tools/check_wheel.py $(or $(wildcard dist/*.whl),dist/none.whl) --install \
+		--torch $$($(PY) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])')
 
 lint: env ## style
 	@$(PY) -m ruff check .

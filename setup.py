@@ -1,7 +1,9 @@
-"""Builds the compiled library of ops_dcn and names the packages; metadata is in pyproject.toml.
+"""Builds the compiled libraries of ops_dcn and names the packages; metadata is in pyproject.toml.
 
-The library is a plain shared object (`torch.ops.load_library`), written against PyTorch's stable
+The libraries are plain shared objects (`torch.ops.load_library`), written against PyTorch's stable
 ABI: one build serves every Python and every torch from 2.10 on, hence the tag py3-none-PLATFORM.
+`_cpu.so` needs a C++ compiler, `_cuda.so` NVRTC besides (every CUDA build of torch brings it): it
+is left out where there is none. OPS_DCN_CUDA=0 leaves it out anyway, OPS_DCN_CUDA=1 insists on it.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from setuptools import Extension, find_packages, setup
@@ -33,6 +37,8 @@ EXPORTS = CSRC / 'exports.map'
 
 # Stable ABI of torch 2.10: major, minor and patch are one byte each, so 10 is written 0x0A.
 TARGET_VERSION = '0x020A000000000000'
+CUDA = CSRC / 'cuda'
+CUBINS = CUDA / 'cubins.py'
 KERNEL_SOURCE = CSRC / 'cpu' / 'sample_kernel.cpp'
 KERNEL_SETS = {
     'baseline': [],
@@ -52,6 +58,19 @@ COMPILE_FLAGS = [
     f'-DTORCH_TARGET_VERSION={TARGET_VERSION}',
     f'-ffile-prefix-map={ROOT}=.',
 ]
+
+
+# Source, extra flags, suffix of the object's name.
+Unit = tuple[Path, list[str], str]
+
+
+@dataclass
+class Job:
+    """One compiler call."""
+
+    command: list[str]
+    target: Path
+    dependencies: list[Path]
 
 
 def fail(message: str) -> NoReturn:
@@ -130,6 +149,52 @@ def run(command: list[str], target: Path) -> None:
     target.with_suffix(target.suffix + '.cmd').write_text(shlex.join(command))
 
 
+def run_all(jobs: list[Job]) -> None:
+    """Run the jobs that are not up to date, side by side."""
+    stale = [job for job in jobs if not is_current(job.target, job.command, job.dependencies)]
+    for job in stale:
+        report(f'compiling {job.target}')
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        list(pool.map(lambda job: run(job.command, job.target), stale))
+
+
+def write_if_changed(path: Path, text: str) -> Path:
+    """Write a generated source, keeping its time stamp where nothing changed."""
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+    return path
+
+
+def load_cubins() -> ModuleType:
+    """The module cubins.py, which lies beside the kernels."""
+    spec = importlib.util.spec_from_file_location('ops_dcn_cubins', ROOT / CUBINS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def find_nvrtc() -> Path | None:
+    """NVRTC for the CUDA library; None, with the reason reported, where it is left out."""
+    wish = os.environ.get('OPS_DCN_CUDA', '')
+    if wish not in ('', '0', '1'):
+        fail(f'OPS_DCN_CUDA is not valid: got {wish!r}, expected 0 (no CUDA library) or 1')
+    if wish == '0':
+        return None
+    cubins = load_cubins()
+    try:
+        cubins.architectures(portable=True)
+        nvrtc = cubins.find_nvrtc()
+    except cubins.CubinError as error:
+        fail(str(error))
+    remedy = ('install NVRTC (pip install nvidia-cuda-nvrtc-cu12, or a CUDA build of torch) or '
+              'name its folder in OPS_DCN_NVRTC')
+    if nvrtc is None and wish == '1':
+        fail(f'OPS_DCN_CUDA=1 is not valid here: no NVRTC found; {remedy}.')
+    if nvrtc is None:
+        report(f'ops_dcn: no NVRTC found, so the CUDA library is left out. To build it, {remedy}.')
+    return nvrtc
+
+
 class BuildNative(build_ext):
     """Compiles csrc/ with the compiler alone; only what changed, on all cores."""
 
@@ -141,53 +206,105 @@ class BuildNative(build_ext):
         """Export no PyInit_ function."""
         return []
 
+    def run(self) -> None:
+        """Build; remember whether the result leaves this machine, before setuptools forgets it."""
+        self.portable = not (self.inplace or self.editable_mode)
+        super().run()
+
     def build_extension(self, ext: Extension) -> None:
         """Compile and link the library of one backend."""
         os.chdir(ROOT)
-        includes, libraries = find_torch()
-        compiler = find_compiler()
         OBJECTS.mkdir(parents=True, exist_ok=True)
-        jobs = []
-        for source, flags, name in self.units():
-            target = OBJECTS / f'{name}.o'
-            command = [*compiler, *COMPILE_FLAGS, *flags]
-            command += [f'-isystem{path}' for path in includes]
-            command += ['-MD', '-c', str(source), '-o', str(target)]
-            jobs.append((command, target))
-        stale = [
-            (command, target)
-            for command, target in jobs
-            if not is_current(target, command, read_depfile(target.with_suffix('.d')))
-        ]
-        for _, target in stale:
-            report(f'compiling {target}')
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            list(pool.map(lambda job: run(*job), stale))
-        self.link(compiler, [target for _, target in jobs], libraries, ext)
+        self.includes, self.libraries = find_torch()
+        self.compiler = find_compiler()
+        backend = ext.name.rpartition('._')[2]
+        if backend == 'cpu':
+            units, flags = self.cpu_units(), []
+        else:
+            units, flags = self.cuda_units()
+        jobs = [self.job(backend, unit) for unit in units]
+        run_all(jobs)
+        self.link([job.target for job in jobs], flags, ext)
 
-    def units(self) -> list[tuple[Path, list[str], str]]:
-        """Return (source, extra flags, object name) of every translation unit."""
+    def job(self, backend: str, unit: Unit) -> Job:
+        """The compiler call of one translation unit."""
+        source, flags, suffix = unit
+        target = OBJECTS / f'{backend}_{source.stem}{suffix}.o'
+        command = [*self.compiler, *COMPILE_FLAGS, f'-DOPS_DCN_BACKEND={backend.upper()}', *flags]
+        command += [f'-isystem{path}' for path in self.includes]
+        # Messages of torch's headers name their file: it shall not say where torch lies here.
+        command += [f'-ffile-prefix-map={path}=torch' for path in self.includes]
+        command += [f'-I{CSRC}', '-MD', '-c', str(source), '-o', str(target)]
+        return Job(command, target, read_depfile(target.with_suffix('.d')))
+
+    def common_units(self) -> list[Unit]:
+        """What each library has its own copy of. The schemas are in one of them only."""
+        sources = [*CSRC.glob('*.cpp'), *CSRC.glob('operators/*.cpp')]
+        return [(source, [], '') for source in sorted(sources) if source.stem != 'schemas']
+
+    def cpu_units(self) -> list[Unit]:
+        """Translation units of the CPU library."""
         x86 = platform.machine() in ('x86_64', 'AMD64')
-        units = []
-        for source in sorted([*CSRC.glob('*.cpp'), *CSRC.glob('cpu/*.cpp')]):
+        units = [*self.common_units(), (CSRC / 'schemas.cpp', [], '')]
+        for source in sorted(CSRC.glob('cpu/*.cpp')):
             if source != KERNEL_SOURCE:
-                units.append((source, [], f'cpu_{source.stem}'))
+                units.append((source, [], ''))
                 continue
             for name, flags in KERNEL_SETS.items():
                 if x86 or name == 'baseline':
                     define = f'-DOPS_DCN_KERNELS={name}'
-                    units.append((source, [*flags, define], f'cpu_{source.stem}_{name}'))
+                    units.append((source, [*flags, define], f'_{name}'))
         return units
 
-    def link(
-        self, compiler: list[str], objects: list[Path], libraries: list[Path], ext: Extension
-    ) -> None:
+    def cuda_units(self) -> tuple[list[Unit], list[str]]:
+        """Translation units of the CUDA library, cubins included, and flags to link it."""
+        cubins = load_cubins()
+        nvrtc = find_nvrtc()
+        headers = [*CSRC.glob('*.h'), *CUDA.glob('*.h'), *CUDA.glob('*.cuh')]
+        jobs, table = [], []
+        for arch in cubins.architectures(self.portable):
+            for source in sorted(CUDA.glob('*.cu')):
+                target = OBJECTS / f'{source.stem}_sm_{arch}.cubin'
+                command = [sys.executable, str(CUBINS), str(source), '--nvrtc', str(nvrtc)]
+                command += ['--arch', str(arch), '-o', str(target)]
+                jobs.append(Job(command, target, [source, CUBINS, nvrtc, *headers]))
+                table.append((arch, target))
+        run_all(jobs)
+        embedding = write_if_changed(
+            OBJECTS / 'embedded_cubins.cpp', cubins.embedding(table, cubins.Nvrtc(nvrtc).version))
+        # Assembler includes are not in the compiler's list of dependencies.
+        made = max(path.stat().st_mtime for _, path in table)
+        if made > embedding.stat().st_mtime:
+            os.utime(embedding)
+        units = [(source, ['-DUSE_CUDA'], '') for source in sorted(CUDA.glob('*.cpp'))]
+        units += [(embedding, [f'-I{CUDA}', '-DUSE_CUDA'], '')]
+        return [*self.common_units(), *units], [str(path) for path in self.stand_ins(cubins)]
+
+    def stand_ins(self, cubins: ModuleType) -> list[Path]:
+        """Libraries to link against that need not be there when building.
+
+        NVIDIA's libcuda.so.1 comes with its driver; the torch at hand may be a CPU build, without
+        libtorch_cuda.so, of which one function is used.
+        """
+        names = {'libcuda.so.1': cubins.driver_functions(CUDA / 'driver.h'),
+                 'libtorch_cuda.so': ['aoti_torch_get_current_cuda_stream']}
+        jobs = []
+        for library, functions in names.items():
+            text = ''.join(f'extern "C" int {name}() {{ return 1; }}\n' for name in functions)
+            source = write_if_changed(OBJECTS / f'{library.partition(".")[0]}.cpp', text)
+            target = OBJECTS / library
+            command = [*self.compiler, '-shared', '-fPIC', '-nostdlib', f'-Wl,-soname,{library}']
+            jobs.append(Job([*command, str(source), '-o', str(target)], target, [source]))
+        run_all(jobs)
+        return [job.target for job in jobs]
+
+    def link(self, objects: list[Path], flags: list[str], ext: Extension) -> None:
         """Link the objects and put the library where setuptools wants it."""
         linked = OBJECTS / f'{ext.name.rpartition(".")[2]}.so'
-        command = [*compiler, '-shared', *map(str, objects), '-o', str(linked), '-s']
-        command += [f'-L{path}' for path in libraries]
+        command = [*self.compiler, '-shared', *map(str, objects), '-o', str(linked), '-s']
+        command += [f'-L{path}' for path in self.libraries]
         # libtorch_cpu alone: c10 would lend its copies of C++ library functions.
-        command += ['-Wl,--as-needed', '-ltorch_cpu', '-Wl,--no-undefined']
+        command += ['-Wl,--as-needed', '-ltorch_cpu', '-Wl,--no-undefined', *flags]
         command += [f'-Wl,--version-script={EXPORTS}']
         if not is_current(linked, command, [*objects, EXPORTS]):
             report(f'linking {linked}')
@@ -209,10 +326,16 @@ class PlatformWheel(bdist_wheel):
         return 'py3', 'none', super().get_tag()[2]
 
 
+def backends() -> list[str]:
+    """The libraries to build."""
+    building = not {'clean', 'egg_info', 'dist_info', 'sdist'} & set(sys.argv[1:])
+    return ['cpu', 'cuda'] if building and find_nvrtc() else ['cpu']
+
+
 setup(
     packages=find_packages(include=['ops_dcn*', 'mm*_custom*']),
     package_data={'ops_dcn': ['csrc/*.*', 'csrc/*/*.*']},
-    ext_modules=[Extension('ops_dcn._cpu', sources=[])],
+    ext_modules=[Extension(f'ops_dcn._{name}', sources=[]) for name in backends()],
     cmdclass={'build_ext': BuildNative, 'bdist_wheel': PlatformWheel},
     zip_safe=False,
 )

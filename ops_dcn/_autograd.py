@@ -101,7 +101,8 @@ def _make_function(forward_op: Callable, backward_op: Callable, differentiable: 
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-            inputs = (grad_output.contiguous(), *ctx.saved_tensors, *ctx.options)
+            inputs = (grad_output.contiguous(), *ctx.saved_tensors, *ctx.options,
+                      torch.are_deterministic_algorithms_enabled())
             recorded = torch.is_grad_enabled() and not torch.compiler.is_compiling()
             results = Backward.apply(*inputs) if recorded else backward_op(*inputs)
             grads: list[Tensor | None] = [None] * arguments

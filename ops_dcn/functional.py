@@ -5,7 +5,8 @@ device, of any memory layout; half precisions are accumulated in float32. Under 
 of different dtypes are converted to the widest of them. Gradients reach every floating input
 (right-hand derivative where a sample lies exactly on a grid line); a second derivative raises.
 For a given thread count results are reproducible bit for bit on the CPU, and in the forward an
-image's result does not depend on the rest of the batch. Semantics: ``docs/operators.md``.
+image's result does not depend on the rest of the batch. On CUDA gradients are reproducible under
+``torch.use_deterministic_algorithms``. Semantics: ``docs/operators.md``.
 """
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
         ValueError: An argument has the wrong shape, dtype, device or value.
         ImportError: The compiled library is missing.
     """
-    value, offset_mask = _tensors((('value', value, 4), ('offset_mask', offset_mask, 4)))
+    # Copied by the kernel's host code where it cannot read their strides.
+    value, offset_mask = _tensors((('value', value, 4), ('offset_mask', offset_mask, 4)), False)
     geometry = _geometry(value, groups, kernel_size, stride, padding, dilation, remove_center)
     size, points = _output(value, geometry)
     used = 3 * groups * points
@@ -131,7 +133,7 @@ def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Ten
     _expect_shape('attention_weights', attention_weights, (n, q, groups, levels, points),
                   'N, Q, G, L, P')
     return _autograd.function('ms_deform_attn').apply(
-        value, spatial_shapes.contiguous(), level_start_index.contiguous(), sampling_locations,
+        value, *_levels(value, spatial_shapes, level_start_index), sampling_locations,
         attention_weights)
 
 
@@ -162,14 +164,14 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
                   (n, packed.shape[1], groups, 3 * spatial_shapes.shape[0] * num_points),
                   'N, Q, G, 3 * L * num_points')
     return _autograd.function('flash_deform_attn').apply(
-        value, spatial_shapes.contiguous(), level_start_index.contiguous(), packed, num_points)
+        value, *_levels(value, spatial_shapes, level_start_index), packed, num_points)
 
 
 def _refuse(name: str, got: object, expected: str, remedy: str) -> NoReturn:
     raise ValueError(f'{name} is not valid: got {got}, expected {expected}; {remedy}')
 
 
-def _tensors(arguments: tuple[tuple[str, Tensor, int], ...]) -> list[Tensor]:
+def _tensors(arguments: tuple[tuple[str, Tensor, int], ...], dense: bool = True) -> list[Tensor]:
     """The tensors (name, tensor, rank), contiguous and of one dtype and device, or an error."""
     for name, tensor, rank in arguments:
         if not isinstance(tensor, Tensor):
@@ -193,7 +195,7 @@ def _tensors(arguments: tuple[tuple[str, Tensor, int], ...]) -> list[Tensor]:
                 break
             _refuse(f'{name}.dtype', tensor.dtype, f'{first.dtype} as {arguments[0][0]}',
                     f'convert with {name}.to({arguments[0][0]}.dtype)')
-    return [tensor.contiguous() for tensor in tensors]
+    return [tensor.contiguous() for tensor in tensors] if dense else tensors
 
 
 def _autocast(device_type: str) -> bool:
@@ -264,6 +266,11 @@ def _output(value: Tensor, geometry: list[int]) -> tuple[tuple[int, int, int], i
                     'at least one pixel, and with its padding no less than the dilated kernel',
                     'use a larger input, more padding or a smaller kernel')
     return (value.shape[0], *size), geometry[0] * geometry[1] - geometry[9]
+
+
+def _levels(value: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """The level tensors where the kernels read them: on the device of ``value``."""
+    return [tensor.to(value.device).contiguous() for tensor in tensors]
 
 
 def _check_levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) -> None:

@@ -125,6 +125,8 @@ class DCNv4(nn.Module):
         ValueError: An argument is not valid.
     """
 
+    _merged: tuple[Tensor, ...] = ()  # weight and bias of both projections; see below
+
     def __init__(self, channels: int = 64, kernel_size: int = 3, stride: int = 1, pad: int = 1,
                  dilation: int = 1, group: int = 4, offset_scale: float = 1.0,
                  dw_kernel_size: int | None = None, center_feature_scale: bool = False,
@@ -158,6 +160,29 @@ class DCNv4(nn.Module):
         if not self.without_pointwise:
             _xavier(self.value_proj, self.output_proj)
 
+    def merge_projections(self) -> bool:
+        """Let inference compute value, offsets and mask in one matrix product.
+
+        The parameters of both layers stay and keep their names, but become parts of one tensor, so
+        whatever changes them in place (``load_state_dict``, an optimizer) still does. Numbers
+        change by rounding. Has no effect in training mode or while gradients are recorded, and none
+        after the module has moved to another device or dtype: then call it again.
+
+        Returns:
+            Whether it can be done; not with ``dw_kernel_size`` or ``without_pointwise``.
+        """
+        if self.without_pointwise or self.offset_mask_dw is not None:
+            return False
+        merged = []
+        for name in ('weight', 'bias'):
+            parts = [getattr(layer, name) for layer in (self.value_proj, self.offset_mask)]
+            whole = torch.cat([part.detach() for part in parts])
+            for part, place in zip(parts, whole.split([len(part) for part in parts]), strict=True):
+                part.data = place
+            merged.append(whole)
+        self._merged = tuple(merged)
+        return True
+
     def forward(self, input: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
         """Map (N, L, C) with ``shape`` (H, W), or (N, H, W, C), to an output of the same shape.
 
@@ -170,17 +195,31 @@ class DCNv4(nn.Module):
             raise ValueError(f'shape is not valid: got {tuple(shape)}, expected '
                              f'{tuple(image.shape[1:3])} of the input; leave it out for (N, H, W, '
                              'C) input')
-        value = image if self.without_pointwise else self.value_proj(image)
-        query = image
-        if self.offset_mask_dw is not None:
-            query = self.offset_mask_dw(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        out = dcnv4(value, self.offset_mask(query), **self.options)
+        value, offset_mask = self._project(image)
+        out = dcnv4(value, offset_mask, **self.options)
         if self.center_feature_scale:
             out = _blend(out, value, out, self.center_feature_scale_proj_weight,
                          self.center_feature_scale_proj_bias)
         if not self.without_pointwise:
             out = self.output_proj(out)
         return out.reshape(input.shape)
+
+    def _project(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Value and packed offsets and mask of an image (N, H, W, C)."""
+        if self._merged and not self.training and not torch.is_grad_enabled():
+            layers = (self.value_proj, self.offset_mask)
+            parameters = [[getattr(layer, name) for layer in layers] for name in ('weight', 'bias')]
+            if torch.compiler.is_compiling():  # addresses cannot be compared
+                both = F.linear(image, *map(torch.cat, parameters))
+                return both.split([self.channels, self.offset_mask.out_features], -1)
+            if all(map(_are_parts, parameters, self._merged)):
+                both = F.linear(image, *self._merged)
+                return both.split([self.channels, self.offset_mask.out_features], -1)
+        query = image
+        if self.offset_mask_dw is not None:
+            query = self.offset_mask_dw(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        value = image if self.without_pointwise else self.value_proj(image)
+        return value, self.offset_mask(query)
 
 
 class FlashDeformAttn(nn.Module):
@@ -369,6 +408,16 @@ def _zero(*layers: nn.Linear) -> None:
     for layer in layers:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
+
+
+def _are_parts(parts: list[Tensor], whole: Tensor) -> bool:
+    """Whether the parts still lie one after the other in ``whole``."""
+    address = whole.data_ptr()
+    for part in parts:
+        if part.dtype != whole.dtype or part.data_ptr() != address:
+            return False
+        address += part.numel() * part.itemsize
+    return True
 
 
 def _xavier(*layers: nn.Linear) -> None:

@@ -1,7 +1,8 @@
 """``python -m ops_dcn.selftest``: compare the compiled operators with the reference.
 
-Needs nothing but torch and this package. Prints one line per operator and ends in ``PASS``
-(exit status 0), or in what is wrong and what to do about it (exit status 1).
+Needs nothing but torch and this package. Prints one line per operator and device and ends in
+``PASS`` (exit status 0), or in what is wrong and what to do about it (exit status 1). CUDA kernels
+are checked where there is a CUDA device.
 """
 from __future__ import annotations
 
@@ -29,18 +30,29 @@ def main() -> int:
     try:
         from ops_dcn import _library
         backends = _library.backends()
-        compiled = ', '.join(f'{device}: {kernels or "not compiled"}'
+        compiled = ', '.join(f'{device}: {kernels or "not available"}'
                              for device, kernels in backends.items())
         _say(f'ops_dcn selftest, torch {torch.__version__}, {compiled}')
         _say('largest difference from the reference, outputs and gradients:')
-        torch.manual_seed(0)
-        for name, floats, arguments in _problems():
-            _say(f'{name:18}' + '  '.join(_compare(name, floats, arguments)))
+        _check('cpu')
+        if torch.cuda.is_available() and _library.cuda_problem():
+            raise ImportError(f'ops_dcn cannot run on CUDA: {_library.cuda_problem()}')
+        if not torch.cuda.is_available():
+            _say('cuda is not checked: ' + (_library.cuda_problem() or 'no CUDA device'))
+        for index in range(torch.cuda.device_count()):
+            _check(f'cuda:{index}')
     except (ImportError, ValueError, RuntimeError) as error:
         _say(f'FAIL: {error}')
         return 1
     _say('PASS')
     return 0
+
+
+def _check(device: str) -> None:
+    """Compare every operator on one device; ``RuntimeError`` where it differs."""
+    torch.manual_seed(0)
+    for name, floats, arguments in _problems():
+        _say(f'{name:18}{device:8}' + '  '.join(_compare(name, floats, arguments, device)))
 
 
 def _say(line: str) -> None:
@@ -78,27 +90,28 @@ def _normal(*shape: int) -> Tensor:
     return torch.randn(shape, dtype=torch.float64)
 
 
-def _compare(name: str, floats: list[Tensor],
-             arguments: Callable[..., dict[str, Any]]) -> Iterator[str]:
+def _compare(name: str, floats: list[Tensor], arguments: Callable[..., dict[str, Any]],
+             device: str) -> Iterator[str]:
     """Yield the difference per dtype; ``RuntimeError`` where it is too large."""
     for dtype, tolerance in _TOLERANCE.items():
         results = []
-        for module in (ops_dcn, reference):
-            leaves = [tensor.to(dtype).requires_grad_() for tensor in floats]
+        for module, place in ((ops_dcn, device), (reference, 'cpu')):
+            leaves = [tensor.to(place, dtype).requires_grad_() for tensor in floats]
             output = getattr(module, name)(**arguments(*leaves))
-            gradient = torch.linspace(-1, 1, output.numel()).view_as(output).to(dtype)
+            gradient = torch.linspace(-1, 1, output.numel()).view_as(output).to(output)
             results.append([output, *torch.autograd.grad(output, leaves, gradient)])
         worst = max(_difference(*both) for both in zip(*results, strict=True))
         short = str(dtype).removeprefix('torch.')
         if not worst <= tolerance:
             raise RuntimeError(f'{name} in {short} is not valid: got a difference of {worst:.1e} '
-                               f'from the reference, expected at most {tolerance:.1e}; {_REMEDY}')
+                               f'from the reference on {device}, expected at most {tolerance:.1e}; '
+                               f'{_REMEDY}')
         yield f'{short} {worst:.1e}'
 
 
 def _difference(got: Tensor, expected: Tensor) -> float:
     """Largest difference, relative to the largest expected value."""
-    got, expected = got.detach().double(), expected.detach().double()
+    got, expected = got.detach().cpu().double(), expected.detach().double()
     return float((got - expected).abs().max() / expected.abs().max())
 
 

@@ -7,7 +7,12 @@ machine's copy bandwidth it reaches on the bytes it cannot avoid (every input an
 Each number is the median of repetitions; a repetition times every candidate once, so that a noisy
 moment of the machine hits all of them alike. Progress goes to stderr, the table to stdout.
 
+On CUDA (``tools/bench``): microseconds with a cold and a warm L2 cache, the fraction of what memory
+and L1 allow, and the published operators, deformops, torchvision, mmcv, attention, window attention
+and depthwise convolution beside it, as far as they are installed.
+
     python tools/bench_ops.py --device cpu --json bench.json
+    python tools/bench_ops.py --device cuda --json bench.json --plot bench.png
 """
 
 from __future__ import annotations
@@ -31,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ops_dcn  # noqa: E402
 from ops_dcn import _library  # noqa: E402
+from tools.bench import cuda_bench  # noqa: E402
 
 OPS = ('dcnv3', 'dcnv4', 'ms_deform_attn', 'flash_deform_attn')
 KERNEL, POINTS = 3, 9
@@ -339,24 +345,39 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     usual = sorted({1, min(2, torch.get_num_threads())})
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('--device', default='cpu', choices=['cpu'], help='where to run')
+    parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'], help='where to run')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here, too')
     parser.add_argument(
         '--threads', type=int, nargs='+', default=usual, help=f'thread counts (default: {usual})'
     )
     parser.add_argument('--ops', nargs='+', default=OPS, choices=OPS, help='only these operators')
-    parser.add_argument('--quick', action='store_true', help='3 repetitions instead of 9')
+    parser.add_argument(
+        '--quick', action='store_true', help='3 repetitions instead of 9 (CUDA: and fewer shapes)'
+    )
+    cuda = parser.add_argument_group('CUDA only')
+    cuda.add_argument('--plot', type=Path, metavar='FILE', help='draw all times into this image')
+    cuda.add_argument('--dtypes', nargs='+', default=['float16'], choices=list(cuda_bench.DTYPES))
+    cuda.add_argument(
+        '--spread', type=float, nargs='+', default=[1.0], help='standard deviation of offsets, px'
+    )
     args = parser.parse_args()
     if min(args.threads) < 1:
         parser.error(f'--threads is not valid: got {args.threads}, expected numbers >= 1')
-    if args.json is not None and not args.json.parent.is_dir():
-        parser.error(f'--json is not valid: got {args.json}, expected a folder that exists')
+    for name in ('json', 'plot'):
+        path = getattr(args, name)
+        if path is not None and not path.parent.is_dir():
+            parser.error(f'--{name} is not valid: got {path}, expected a folder that exists')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda is not valid here: torch finds no CUDA device')
     return args
 
 
 def main() -> None:
     """Measure every case and print the table."""
     args = parse_args()
+    if args.device == 'cuda':
+        cuda_bench.run(args)
+        return
     device = torch.device(args.device)
     backend = _library.backends()[args.device]
     repetitions = 3 if args.quick else 9

@@ -11,7 +11,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -82,12 +82,15 @@ def ops_item() -> Item:
         got = ops.dcnv4(torch.ones(1, 4, 4, 2), torch.ones(1, 4, 4, 32), groups=1)
         if got.shape != (1, 4, 4, 2):
             raise RuntimeError(f'dcnv4 returned shape {tuple(got.shape)}')
-        backends = ', '.join(f'{name}: {value or "not built"}'
+        backends = ', '.join(f'{name}: {value or "none (" + library.cuda_problem() + ")"}'
                              for name, value in library.backends().items())
     except Exception as error:
         pip = f'{sys.executable} -m pip install --no-build-isolation --no-deps -e .'
         return Item('ops_dcn', 'broken', describe(error), f'{MEND}, or {pip}')
-    return Item('ops_dcn', f'{metadata.version("mmdcn")} ({backends})')
+    item = Item('ops_dcn', f'{metadata.version("mmdcn")} ({backends})')
+    if torch.cuda.is_available() and library.cuda_problem():
+        return replace(item, problem='it cannot use the CUDA device of this machine')
+    return item
 
 
 def checks() -> list[Callable[[], Item]]:

@@ -346,7 +346,7 @@ class InternImage(BaseModule):
         return tuple(self.cfg.widths[i] for i in self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of ``out_indices``, contiguous NCHW.
+        """Feature maps of ``out_indices``: NCHW, in channels-last memory (no copy is made).
 
         Args:
             x: image (N, in_channels, H, W).
@@ -361,7 +361,7 @@ class InternImage(BaseModule):
         for i, level in enumerate(self.levels):
             features, x = level(x)
             if i in self.out_indices:
-                outs.append(features.permute(0, 3, 1, 2).contiguous())
+                outs.append(features.permute(0, 3, 1, 2))
         return tuple(outs)
 
     def train(self, mode: bool = True) -> InternImage:

@@ -1,5 +1,6 @@
 #include "describe.h"
 
+#include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
@@ -10,37 +11,39 @@ namespace {
 
 using torch::headeronly::ScalarType;
 
-struct Convolution {
-  int64_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, groups;
-  bool remove_center;
-
-  explicit Convolution(const std::vector<int64_t>& list) {
-    STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
-    kernel_h = list[0], kernel_w = list[1], stride_h = list[2], stride_w = list[3];
-    pad_h = list[4], pad_w = list[5], dilation_h = list[6], dilation_w = list[7];
-    groups = list[8], remove_center = list[9] != 0;
-    STD_TORCH_CHECK(
-        kernel_h > 0 && kernel_w > 0 && stride_h > 0 && stride_w > 0 && pad_h >= 0 && pad_w >= 0 &&
-            dilation_h > 0 && dilation_w > 0 && groups > 0 && points() > 0,
-        "geometry holds a value out of range");
-  }
-
-  int64_t points() const { return kernel_h * kernel_w - (remove_center ? 1 : 0); }
-  int64_t half_w() const { return dilation_w * (kernel_w - 1) / 2; }
-  int64_t half_h() const { return dilation_h * (kernel_h - 1) / 2; }
-};
+Convolution read_convolution(const std::vector<int64_t>& list) {
+  STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
+  const Convolution conv{list[0], list[1], list[2], list[3], list[4],
+                         list[5], list[6], list[7], list[8], list[9] != 0};
+  STD_TORCH_CHECK(
+      conv.kernel_h > 0 && conv.kernel_w > 0 && conv.stride_h > 0 && conv.stride_w > 0 &&
+          conv.pad_h >= 0 && conv.pad_w >= 0 && conv.dilation_h > 0 && conv.dilation_w > 0 &&
+          conv.groups > 0 && conv.points() > 0,
+      "geometry holds a value out of range");
+  return conv;
+}
 
 int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel, int64_t stride) {
   const int64_t room = size + 2 * pad - (dilation * (kernel - 1) + 1);
   return room < 0 ? 0 : room / stride + 1;
 }
 
-void check_like(const char* name, const Tensor& tensor, const Tensor& value, int64_t dim) {
+void check_like(
+    const char* name, const Tensor& tensor, const Tensor& value, int64_t dim, bool rows = false) {
   STD_TORCH_CHECK(tensor.dim() == dim, name, " must have ", dim, " dimensions");
-  STD_TORCH_CHECK(tensor.is_contiguous(), name, " must be contiguous");
+  STD_TORCH_CHECK(
+      rows ? has_even_rows(tensor) : tensor.is_contiguous(), name, " must be contiguous");
   STD_TORCH_CHECK(
       tensor.scalar_type() == value.scalar_type(), name, " must have the dtype of value");
   STD_TORCH_CHECK(tensor.device() == value.device(), name, " must be on the device of value");
+}
+
+// Distance between rows. An axis of length 1 may have any stride: the first one longer decides.
+int64_t row_stride(const Tensor& tensor) {
+  for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
+    if (tensor.size(axis) != 1) return tensor.stride(axis);
+  }
+  return tensor.size(tensor.dim() - 1);
 }
 
 // Kernels keep the index of a pixel within its image in 32 bits where they compute in float32.
@@ -61,9 +64,10 @@ void set_taps(Problem& problem, const Convolution& conv, int64_t height, int64_t
   }
 }
 
-// Everything but where the points lie.
-Problem describe_convolution(const Tensor& value, const Convolution& conv, double offset_scale) {
-  check_like("value", value, value, 4);
+// Everything but where the points lie. strided: value need only have even rows.
+Problem describe_convolution(
+    const Tensor& value, const Convolution& conv, double offset_scale, bool strided) {
+  check_like("value", value, value, 4, strided);
   const int64_t height = value.size(1), width = value.size(2), channels = value.size(3);
   STD_TORCH_CHECK(channels % conv.groups == 0, "channels must be divisible by groups");
   check_pixels(height * width);
@@ -73,6 +77,8 @@ Problem describe_convolution(const Tensor& value, const Convolution& conv, doubl
       output_size(width, conv.pad_w, conv.dilation_w, conv.kernel_w, conv.stride_w);
 
   Problem problem{};
+  problem.convolution = conv;
+  problem.offset_scale = offset_scale;
   problem.output_sizes = {value.size(0), rows, columns, channels};
   set_taps(problem, conv, height, width, offset_scale);
   Geometry& g = problem.geometry;
@@ -83,6 +89,7 @@ Problem describe_convolution(const Tensor& value, const Convolution& conv, doubl
   g.channels = channels / conv.groups;
   g.points = conv.points();
   g.pixels = height * width;
+  g.value_stride = row_stride(value);
   g.origin_x = static_cast<double>(conv.half_w() - conv.pad_w);
   g.origin_y = static_cast<double>(conv.half_h() - conv.pad_h);
   g.step_x = static_cast<double>(conv.stride_w);
@@ -90,8 +97,10 @@ Problem describe_convolution(const Tensor& value, const Convolution& conv, doubl
   return problem;
 }
 
-void check_grid(const char* name, const Tensor& tensor, const Tensor& value, Problem& problem) {
-  check_like(name, tensor, value, 4);
+void check_grid(
+    const char* name, const Tensor& tensor, const Tensor& value, const Problem& problem,
+    bool rows = false) {
+  check_like(name, tensor, value, 4, rows);
   for (int axis = 0; axis < 3; ++axis) {
     STD_TORCH_CHECK(
         tensor.size(axis) == problem.output_sizes[axis], name, ".shape[", axis, "] must be ",
@@ -99,29 +108,20 @@ void check_grid(const char* name, const Tensor& tensor, const Tensor& value, Pro
   }
 }
 
-const int64_t* level_data(const char* name, const Tensor& tensor, int64_t count) {
+const int64_t* level_data(
+    const char* name, const Tensor& tensor, const Tensor& value, int64_t count) {
   STD_TORCH_CHECK(
-      tensor.scalar_type() == ScalarType::Long && tensor.is_contiguous() && tensor.is_cpu() &&
-          tensor.numel() == count,
-      name, " must be contiguous int64 on the host, one row per level");
+      tensor.scalar_type() == ScalarType::Long && tensor.is_contiguous() &&
+          tensor.device() == value.device() && tensor.numel() == count,
+      name, " must be contiguous int64 on the device of value, one row per level");
   return tensor.const_data_ptr<int64_t>();
 }
 
-// Everything but the strides of the points.
-Problem describe_pyramid(
-    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
-    int64_t queries, int64_t num_points) {
-  check_like("value", value, value, 4);
-  STD_TORCH_CHECK(num_points > 0, "num_points must be positive");
-  const int64_t levels = level_start_index.numel();
-  const int64_t* shapes = level_data("spatial_shapes", spatial_shapes, 2 * levels);
-  const int64_t* starts = level_data("level_start_index", level_start_index, levels);
-  const int64_t pixels = value.size(1);
-  check_pixels(pixels);
-
-  Problem problem{};
-  for (int64_t level = 0; level < levels; ++level) {
-    const int64_t height = shapes[2 * level], width = shapes[2 * level + 1], start = starts[level];
+void set_level_taps(Problem& problem, int64_t pixels, int64_t num_points) {
+  const Levels& levels = problem.levels;
+  for (int64_t level = 0; level < levels.count; ++level) {
+    const int64_t height = levels.shapes[2 * level], width = levels.shapes[2 * level + 1];
+    const int64_t start = levels.starts[level];
     STD_TORCH_CHECK(
         height >= 0 && width >= 0 && start >= 0 && start <= pixels &&
             (width == 0 || height <= (pixels - start) / width),
@@ -130,6 +130,22 @@ Problem describe_pyramid(
         0, 0, static_cast<double>(width), static_cast<double>(height), width, height, start};
     problem.taps.insert(problem.taps.end(), num_points, tap);
   }
+}
+
+// Everything but the strides of the points.
+Problem describe_pyramid(
+    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
+    int64_t queries, int64_t num_points) {
+  check_like("value", value, value, 4);
+  STD_TORCH_CHECK(num_points > 0, "num_points must be positive");
+  const int64_t levels = level_start_index.numel(), pixels = value.size(1);
+  check_pixels(pixels);
+
+  Problem problem{};
+  problem.levels = {
+      levels, level_data("spatial_shapes", spatial_shapes, value, 2 * levels),
+      level_data("level_start_index", level_start_index, value, levels)};
+  if (value.is_cpu()) set_level_taps(problem, pixels, num_points);
   Geometry& g = problem.geometry;
   g.batch = value.size(0);
   g.queries = queries;
@@ -138,6 +154,7 @@ Problem describe_pyramid(
   g.channels = value.size(3);
   g.points = levels * num_points;
   g.pixels = pixels;
+  g.value_stride = g.groups * g.channels;
   g.origin_x = g.origin_y = -0.5;
   problem.output_sizes = {g.batch, queries, g.groups * g.channels};
   return problem;
@@ -172,11 +189,24 @@ void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t ex
 
 }  // namespace
 
+Tensor dense_copy(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+bool has_even_rows(const Tensor& tensor) {
+  int64_t expected = row_stride(tensor);
+  for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
+    if (tensor.size(axis) != 1 && tensor.stride(axis) != expected) return false;
+    expected *= tensor.size(axis);
+  }
+  return tensor.stride(tensor.dim() - 1) == 1 && row_stride(tensor) >= tensor.size(tensor.dim() - 1);
+}
+
 Problem describe_dcnv3(
     const Tensor& value, const Tensor& offset, const Tensor& mask,
     const std::vector<int64_t>& convolution, double offset_scale) {
-  const Convolution conv(convolution);
-  Problem problem = describe_convolution(value, conv, offset_scale);
+  const Convolution conv = read_convolution(convolution);
+  Problem problem = describe_convolution(value, conv, offset_scale, false);
   check_grid("offset", offset, value, problem);
   check_grid("mask", mask, value, problem);
   check_size("offset", offset, 3, 2 * conv.groups * conv.points());
@@ -188,13 +218,13 @@ Problem describe_dcnv3(
 Problem describe_dcnv4(
     const Tensor& value, const Tensor& offset_mask, const std::vector<int64_t>& convolution,
     double offset_scale, bool softmax) {
-  const Convolution conv(convolution);
-  Problem problem = describe_convolution(value, conv, offset_scale);
-  check_grid("offset_mask", offset_mask, value, problem);
+  const Convolution conv = read_convolution(convolution);
+  Problem problem = describe_convolution(value, conv, offset_scale, true);
+  check_grid("offset_mask", offset_mask, value, problem, true);
   STD_TORCH_CHECK(
       offset_mask.size(3) >= 3 * conv.groups * conv.points(), "offset_mask.shape[3] must be >= ",
       3 * conv.groups * conv.points(), ", got ", offset_mask.size(3));
-  set_packed(problem, offset_mask, offset_mask.size(3));
+  set_packed(problem, offset_mask, row_stride(offset_mask));
   problem.geometry.softmax = softmax;
   return problem;
 }

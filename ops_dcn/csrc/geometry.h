@@ -28,6 +28,7 @@ struct Geometry {
   int64_t channels;  // per group
   int64_t points;    // per query and group
   int64_t pixels;    // per image of `value`
+  int64_t value_stride;  // from pixel to pixel of `value`; groups * channels in a backward pass
   double origin_x, origin_y;
   double step_x, step_y;
   int64_t coord_query_stride, coord_group_stride;    // (x, y) pairs of a group are contiguous

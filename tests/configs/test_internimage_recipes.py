@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from mmengine.registry import MODELS
 
+from mmcls_custom.engine.complexity import build_on_meta
 from mmcls_custom.engine.config import load_config
 from tests.helpers import ROOT, reference_path
 
@@ -28,8 +29,7 @@ def published(path: Path) -> dict[str, Any]:
 def test_network_is_the_published_one(path: Path) -> None:
     recipe, cfg = published(path), load_config(str(path)).model.backbone
     cls = MODELS.get(cfg.pop('type'))
-    arch = cls._resolve(cfg.pop('arch'), {name: value for name, value in cfg.items() if name not in
-                                          ('drop_path_rate', 'out_indices', 'with_cp')})
+    arch = build_on_meta(lambda: cls(**cfg)).cfg
     for name, value in recipe['model'].items():
         if name == 'core_op':
             assert (value == 'DCNv4') == (cls.__name__ == 'FlashInternImage')

@@ -141,7 +141,7 @@ def test_feature_sizes(cls, size):
     for i, out in enumerate(outs):
         rounded_up = [-(-s // 2**(i + 2)) for s in size]
         assert list(out.shape) == [2, 32 * 2**i, *rounded_up]
-        assert out.is_contiguous()
+        assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_keywords_win_over_the_preset():

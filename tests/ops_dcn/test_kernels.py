@@ -304,3 +304,15 @@ def check_instruction_set(isa: str) -> None:
             assert_matches(convolution_case('dcnv4', dtype=dtype, **options), dtype)
         for options in PYRAMIDS.values():
             assert_matches(attention_case('flash_deform_attn', dtype=dtype, **options), dtype)
+
+
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('size', [{}, {'n': 1, 'height': 1, 'width': 1}], ids=['image', 'pixel'])
+def test_slices_of_one_tensor(size: dict, dtype: torch.dtype) -> None:
+    """What a merged projection yields: rows of value and offset_mask side by side."""
+    case = make_case('dcnv4', depth=8, dtype=dtype, **size)
+    parts = torch.cat(case.floats, -1).split([t.shape[-1] for t in case.floats], -1)
+    sliced = Case('dcnv4', dict(zip(case.tensors, parts, strict=True)), case.options)
+    for name, tensor in outcome(sliced).items():
+        assert torch.equal(tensor, outcome(case)[name]), name
+        assert tensor.is_contiguous()

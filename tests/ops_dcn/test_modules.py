@@ -1,6 +1,7 @@
 """Parameters, initialisation and options of the modules; their numbers are in test_golden."""
 from __future__ import annotations
 
+import copy
 import math
 import re
 from typing import Any
@@ -245,3 +246,69 @@ def test_conv2d_refuses(input: torch.Tensor) -> None:
 def test_public_names() -> None:
     assert {name for name in ops_dcn.__all__ if not hasattr(ops_dcn, name)} == set()
     assert 'stride=1' in repr(DCNv4Conv2d(6, 8, 3))
+
+
+def random_dcnv4(**options: object) -> ops_dcn.DCNv4:
+    layer = ops_dcn.DCNv4(16, group=2, **options).eval()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return layer
+
+
+def count_linear(layer: torch.nn.Module, image: torch.Tensor) -> int:
+    with torch.profiler.profile() as profile:
+        layer(image)
+    return sum(event.count for event in profile.key_averages() if event.key == 'aten::linear')
+
+
+def test_merged_projections_give_the_same_numbers() -> None:
+    layer, image = random_dcnv4(center_feature_scale=True), torch.randn(2, 5, 6, 16)
+    expected, before = layer(image), {k: v.clone() for k, v in layer.state_dict().items()}
+    assert layer.merge_projections()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(image), expected)
+        assert count_linear(layer, image) == 3  # with the gate and the output projection
+    for name, tensor in layer.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_merged_projections_follow_the_parameters() -> None:
+    layer, other, image = random_dcnv4(), random_dcnv4(), torch.randn(1, 4, 4, 16)
+    layer.merge_projections()
+    layer.load_state_dict(other.state_dict())
+    twin = copy.deepcopy(layer)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(image), other(image))
+        layer.value_proj.weight.data.mul_(2)  # as averaging hooks do, behind autograd's back
+        other.value_proj.weight.data.mul_(2)
+        torch.testing.assert_close(layer(image), other(image))
+        assert count_linear(layer, image) == 2
+        assert not torch.equal(twin(image), layer(image))
+        layer.double()  # no longer merged, but right
+        torch.testing.assert_close(layer(image.double()), other.double()(image.double()))
+        assert count_linear(layer, image.double()) == 3
+
+
+def test_merged_projections_are_off_in_training() -> None:
+    layer, image = random_dcnv4(), torch.randn(1, 4, 4, 16)
+    expected = torch.autograd.grad(layer(image).sum(), list(layer.parameters()))
+    layer.merge_projections()
+    assert count_linear(layer, image) == 3
+    got = torch.autograd.grad(layer(image).sum(), list(layer.parameters()))
+    assert all(map(torch.equal, got, expected))
+    with torch.no_grad():
+        assert count_linear(layer.train(), image) == 3
+
+
+@pytest.mark.parametrize('options', [{'dw_kernel_size': 3}, {'without_pointwise': True}], ids=str)
+def test_projections_that_cannot_be_merged(options: dict) -> None:
+    assert not random_dcnv4(**options).merge_projections()
+
+
+def test_merged_projections_compile() -> None:
+    torch.compiler.reset()
+    layer, image = random_dcnv4(), torch.randn(1, 4, 4, 16)
+    layer.merge_projections()
+    with torch.no_grad():
+        compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
+        torch.testing.assert_close(compiled(image), layer(image))

@@ -1,4 +1,4 @@
-#include "launch.h"
+#include "../launch.h"
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -97,7 +97,7 @@ struct Images {
   char *output, *grad_value, *grad_coords, *grad_weights;
 
   int64_t value_bytes() const {
-    return geometry->pixels * geometry->groups * geometry->channels * element;
+    return geometry->pixels * geometry->value_stride * element;
   }
   int64_t output_bytes() const {
     return geometry->queries * geometry->groups * geometry->channels * element;
@@ -303,6 +303,12 @@ void backward_bands(const Images& images, Kernel kernel, const Cut& cut, const T
 
 }  // namespace
 
+// Half precisions are copied anyway, which changes strides; gradients are written like the inputs.
+Tensor readable_rows(const Tensor& tensor, bool backward) {
+  const bool readable = has_even_rows(tensor) && !backward && !is_half(tensor);
+  return readable ? tensor : dense_copy(tensor);
+}
+
 Tensor run_forward(Problem& problem, const Tensor& value) {
   const Geometry& g = problem.bound();
   const Tensor wide_value = widen(value);
@@ -335,7 +341,8 @@ Tensor run_forward(Problem& problem, const Tensor& value) {
   return narrow_like(output, value);
 }
 
-Gradients run_backward(Problem& problem, const Tensor& value, const Tensor& grad_output) {
+Gradients run_backward(
+    Problem& problem, const Tensor& value, const Tensor& grad_output, bool /*deterministic*/) {
   const Geometry& g = problem.bound();
   STD_TORCH_CHECK(
       grad_output.is_contiguous() && grad_output.scalar_type() == value.scalar_type() &&

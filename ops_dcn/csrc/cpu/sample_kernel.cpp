@@ -58,7 +58,7 @@ OPS_DCN_INLINE void gather_block(
   using V = Vector<Real, B::lanes>;
   // Several sums break the chain of dependent additions.
   constexpr int sums = B::count == 1 ? 4 : B::count == 2 || kManyRegisters ? 2 : 1;
-  const int64_t pixel_stride = context.channels_total;
+  const int64_t pixel_stride = context.value_stride;
   const TapChunk<Real>* tap = context.taps;
   V sum[sums][B::count] = {};
   const auto add = [&](int corner, const Real* from, Real weight) __attribute__((always_inline)) {

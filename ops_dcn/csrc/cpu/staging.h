@@ -41,6 +41,7 @@ struct Context {
   int64_t unit_chunks;  // chunks per unit
   int64_t slots;        // units in the ring
   int64_t channels_total;
+  int64_t value_stride;
   double reach;         // of a query's samples below its centre, as far as it can be guessed
   TapChunk<Real>* taps;
   Chunk<Real>* ring;
@@ -82,6 +83,7 @@ Context<Real> prepare(const Geometry& geometry, const Work& work) {
   context.unit_chunks = ceil_div(geometry.points, kLanes<Real>);
   context.slots = ring_chunks(context.unit_chunks) / context.unit_chunks;
   context.channels_total = geometry.groups * geometry.channels;
+  context.value_stride = geometry.value_stride;
   context.taps = static_cast<TapChunk<Real>*>(work.scratch);
   context.ring = reinterpret_cast<Chunk<Real>*>(context.taps + context.unit_chunks);
   const Tap& last = geometry.taps[geometry.points - 1];
@@ -104,7 +106,7 @@ Context<Real> prepare(const Geometry& geometry, const Work& work) {
     to.start[lane] = static_cast<Int<Real>>(tap.start);
     to.own_begin[lane] = static_cast<Int<Real>>(work.own_begin);
     to.own_end[lane] = static_cast<Int<Real>>(work.own_end - tap.width - 1);
-    to.row_stride[lane] = tap.width * context.channels_total;
+    to.row_stride[lane] = tap.width * context.value_stride;
   }
   return context;
 }
@@ -230,7 +232,7 @@ OPS_DCN_INLINE void prefetch_unit(
             channel, g.channels);
   }
   if (pixel_ahead < 0) return;
-  const int64_t at = pixel_ahead * context.channels_total + channel;
+  const int64_t at = pixel_ahead * context.value_stride + channel;
   prefetch_run<false>(static_cast<const Real*>(work.value) + at, g.channels);
   if constexpr (backward) prefetch_run<true>(static_cast<Real*>(work.grad_value) + at, g.channels);
 }

@@ -1,6 +1,6 @@
 #include <torch/csrc/stable/library.h>
 
-#include "launch.h"
+#include "../launch.h"
 
 namespace ops_dcn {
 namespace {
@@ -16,17 +16,17 @@ Tensor ms_deform_attn_forward(
 std::tuple<Tensor, Tensor, Tensor> ms_deform_attn_backward(
     const Tensor& grad_output, const Tensor& value, const Tensor& spatial_shapes,
     const Tensor& level_start_index, const Tensor& sampling_locations,
-    const Tensor& attention_weights) {
+    const Tensor& attention_weights, bool deterministic) {
   Problem problem = describe_ms_deform_attn(
       value, spatial_shapes, level_start_index, sampling_locations, attention_weights);
-  const Gradients grads = run_backward(problem, value, grad_output);
+  const Gradients grads = run_backward(problem, value, grad_output, deterministic);
   return {grads.value, grads.coords, grads.weights};
 }
 
 }  // namespace
 }  // namespace ops_dcn
 
-STABLE_TORCH_LIBRARY_IMPL(ops_dcn, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(ops_dcn, OPS_DCN_BACKEND, m) {
   m.impl("ms_deform_attn_forward", TORCH_BOX(&ops_dcn::ms_deform_attn_forward));
   m.impl("ms_deform_attn_backward", TORCH_BOX(&ops_dcn::ms_deform_attn_backward));
 }
