@@ -43,7 +43,7 @@ SYSTEMS = {
         'configs/mini/mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75, 'coco/segm_mAP_50': 0.70}),
     'upernet': System(
-        'configs/mini/upernet_flash-internimage-pico_1xb8-2k_mini-ade-128x128.py',
+        'configs/mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py',
         {'mIoU': 50.0}),
     'classifier': System(
         'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',

@@ -15,4 +15,5 @@ model = dict(
                      loss_decode=dict(class_weight=class_weight)),
     auxiliary_head=dict(in_channels=128, channels=64, num_classes=8, norm_cfg=norm_cfg,
                         loss_decode=dict(class_weight=class_weight)))
-auto_scale_lr = dict(base_batch_size=8)
+train_dataloader = dict(batch_size=16)
+auto_scale_lr = dict(base_batch_size=16)
