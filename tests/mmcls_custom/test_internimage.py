@@ -186,7 +186,6 @@ def test_bad_arguments(kwargs, words):
 
 @pytest.mark.parametrize('arch, saved', [('tiny', 0.391), ('huge', 0.414)])
 def test_sharing_weights_saves_parameters(arch, saved):
-    # The paper's ablation says 42.0 % at the scale of H.
     shared, unshared = (build_meta(InternImage, arch, core_op=op)
                         for op in ('DCNv3', 'DCNv3Unshared'))
     counts = [sum(p.numel() for p in model.parameters()) for model in (shared, unshared)]

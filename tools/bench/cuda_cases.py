@@ -17,7 +17,8 @@ STAGES = ((64, 56, 56, 4, 16), (64, 28, 28, 8, 16), (64, 14, 14, 16, 16), (64, 7
           (1, 200, 320, 4, 16))
 UNTUNED = ((2, 50, 84, 4, 16), (3, 13, 13, 16, 16), (1, 100, 167, 8, 16), (5, 31, 47, 6, 32),
            (7, 20, 20, 5, 24))
-# N, H, W, C of the operator table of the DCNv4 paper: usual and high resolution.
+# N, H, W, C after the operator table of the DCNv4 paper, usual and high resolution; to be compared
+# with the paper before figures are put beside its own.
 MODULES = ((64, 56, 56, 128), (64, 28, 28, 256), (64, 14, 14, 512), (64, 7, 7, 1024),
            (64, 14, 14, 768), (1, 200, 320, 128), (1, 100, 160, 256), (1, 50, 80, 512),
            (1, 25, 40, 1024), (1, 64, 64, 768))

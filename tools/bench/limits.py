@@ -31,8 +31,7 @@ class Device:
 # (words of the name, achievable bytes/s of memory, multiprocessors, boost clock); the first match.
 _KNOWN = (
     (('H200',), 4.3e12, 132, 1.755e9),
-    (('H100', 'PCIe'), 1.8e12, 114, 1.755e9),
-    (('H100',), 3.0e12, 132, 1.755e9),
+    (('H100', 'HBM3'), 3.0e12, 132, 1.755e9),
     (('A100', '80GB'), 1.75e12, 108, 1.41e9),
     (('A100',), 1.55e12, 108, 1.41e9),
 )

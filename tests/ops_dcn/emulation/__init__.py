@@ -99,10 +99,24 @@ def sources() -> list[Path]:
 
 def build() -> Path:
     """Compile the emulation, unless a build of the same sources is there."""
-    digest = hashlib.sha256(' '.join(FLAGS).encode())
-    for path in sources():
+    return cached_build('emulation', sources(), ' '.join(FLAGS), [
+        *FLAGS, f'-I{HERE}', f'-I{CSRC / "cuda"}', str(HERE / 'emulation.cpp'),
+        str(CSRC / 'cuda' / 'plan.cpp')])
+
+
+def cached_build(name: str, depends: list[Path], salt: str, arguments: list[str]) -> Path:
+    """A library in ``build/NAME``, compiled unless one of the same text is there.
+
+    Args:
+        name: Folder below ``build``; holds the newest library only.
+        depends: Files whose content decides.
+        salt: What else decides, such as flags and versions.
+        arguments: Of the compiler, without its output.
+    """
+    digest = hashlib.sha256(salt.encode())
+    for path in depends:
         digest.update(path.read_bytes())
-    folder = ROOT / 'build' / 'emulation'
+    folder = ROOT / 'build' / name
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / f'{digest.hexdigest()[:16]}.so'
     with open(folder / 'lock', 'w') as lock:
@@ -111,8 +125,7 @@ def build() -> Path:
             for old in folder.glob('*.so'):
                 old.unlink()
             compiler = shutil.which('g++') or shutil.which('c++')
-            command = [compiler, *FLAGS, f'-I{HERE}', f'-I{CSRC / "cuda"}', HERE / 'emulation.cpp',
-                       CSRC / 'cuda' / 'plan.cpp', '-o', target.with_suffix('.tmp')]
+            command = [compiler, *arguments, '-o', str(target.with_suffix('.tmp'))]
             subprocess.run(command, check=True)
             target.with_suffix('.tmp').rename(target)
     return target

@@ -2,11 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
-import hashlib
 import importlib.util
-import shutil
-import subprocess
 from pathlib import Path
 
 import torch
@@ -37,24 +33,10 @@ def build() -> Path:
     package = Path(importlib.util.find_spec('torch').origin).parent
     sources = [Path(__file__).with_name('host.cpp'), *CSRC.glob('*.*'),
                *CSRC.glob('operators/*'), *CSRC.glob('cuda/*.h'), *CSRC.glob('cuda/*.cpp')]
-    digest = hashlib.sha256(f'{FLAGS} {torch.__version__}'.encode())
-    for path in sorted(sources):
-        digest.update(path.read_bytes())
-    folder = ROOT / 'build' / 'emulated_host'
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f'{digest.hexdigest()[:16]}.so'
-    with open(folder / 'lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists():
-            for old in folder.glob('*.so'):
-                old.unlink()
-            compiler = shutil.which('g++') or shutil.which('c++')
-            command = [compiler, *FLAGS, f'-I{CSRC}', f'-isystem{package / "include"}',
-                       str(sources[0]), str(CSRC / 'cuda' / 'plan.cpp'), '-ldl',
-                       f'-L{package / "lib"}', '-ltorch_cpu', '-o', str(target.with_suffix('.tmp'))]
-            subprocess.run(command, check=True)
-            target.with_suffix('.tmp').rename(target)
-    return target
+    salt = f'{FLAGS} {torch.__version__}'
+    return emulation.cached_build('emulated_host', sorted(sources), salt, [
+        *FLAGS, f'-I{CSRC}', f'-isystem{package / "include"}', str(sources[0]),
+        str(CSRC / 'cuda' / 'plan.cpp'), '-ldl', f'-L{package / "lib"}', '-ltorch_cpu'])
 
 
 def load() -> tuple[Driver, dict[str, type[torch.autograd.Function]]]:
