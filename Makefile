@@ -16,19 +16,19 @@ help: ## list the commands
 
 env: ## make .venv with the whole stack and build ops_dcn (a second call does nothing)
 	@if [ -z "$(PYTHON)" ]; then echo "error: Python is missing: expected 3.10 to 3.12 in PATH; install one (Debian/Ubuntu: apt-get install python3.11 python3.11-venv) or call make env PYTHON=/path/to/python3.11" >&2; exit 2; fi
-	@$(PYTHON) tools/make_env.py --venv $(VENV)
+	@$(PYTHON) tools/dev/make_env.py --venv $(VENV)
 
 data: env ## write the mini data sets to data/mini
 	@$(PY) tools/make_mini_data.py --root data/mini
 
 quickstart: data ## train and evaluate Mask R-CNN with FlashInternImage-pico, about 10 minutes
-	@$(PY) tools/quickstart.py
+	@$(PY) tools/dev/quickstart.py
 
 learn: data ## train every mini system to its threshold, with a negative control; SYSTEMS="..." picks
-	@$(PY) tools/learn.py $(SYSTEMS)
+	@$(PY) tools/dev/learn.py $(SYSTEMS)
 
 zoo: env ## regenerate docs/model_zoo.md and docs/fidelity.md from docs/model_zoo.json
-	@$(PY) tools/model_zoo.py
+	@$(PY) tools/dev/model_zoo.py
 	@mkdir -p work_dirs && $(PY) tools/fidelity.py --json work_dirs/fidelity.json --write docs/fidelity.md
 
 test: env ## all tests (what CI runs)
@@ -57,10 +57,10 @@ wheel: env ## one wheel with the CPU and the CUDA library in dist/; needs neithe
 		--config-settings=--build-option=--plat-name=manylinux_2_28_$$(uname -m) .
 
 check-wheel: ## audit the wheel in dist/: symbols, floors of torch and glibc, contents
-	@$(PY) tools/check_wheel.py $(or $(wildcard dist/*.whl),dist/none.whl)
+	@$(PY) tools/dev/check_wheel.py $(or $(wildcard dist/*.whl),dist/none.whl)
 
 check-wheel-install: ## the same, and its self test in a bare environment with the torch of .venv
-	@$(PY) tools/check_wheel.py $(or $(wildcard dist/*.whl),dist/none.whl) --install \
+	@$(PY) tools/dev/check_wheel.py $(or $(wildcard dist/*.whl),dist/none.whl) --install \
 		--torch $$($(PY) -c 'import pathlib, torch; print(pathlib.Path(torch.__file__).parents[1])')
 
 lint: env ## style

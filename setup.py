@@ -333,7 +333,7 @@ def backends() -> list[str]:
 
 
 setup(
-    packages=find_packages(include=['ops_dcn*', 'mm*_custom*']),
+    packages=find_packages(include=['ops_dcn*', 'mmdcn*', 'mm*_custom*']),
     package_data={'ops_dcn': ['csrc/*.*', 'csrc/*/*.*']},
     ext_modules=[Extension(f'ops_dcn._{name}', sources=[]) for name in backends()],
     cmdclass={'build_ext': BuildNative, 'bdist_wheel': PlatformWheel},

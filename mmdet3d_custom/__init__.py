@@ -1,10 +1,10 @@
 """3-D detection plug-in.
 
 Importing it makes mmdet3d importable beside the project's stack and registers the shared backbones
-and engine parts.
+and necks, and the engine.
 """
 import mmcls_custom.backbones
-import mmcls_custom.engine  # noqa: F401
+import mmcls_custom.necks  # noqa: F401
 from mmdet3d_custom._compat import import_mmdet3d
 
 import_mmdet3d()

@@ -1,10 +1,11 @@
 """Detection plug-in: what Mask R-CNN, Cascade Mask R-CNN and DINO need beyond mmdet.
 
-Importing it registers the shared backbones and engine parts, and the plug-in's own.
+Importing it registers the shared backbones and necks, the engine, and the plug-in's own parts.
 """
 import mmcls_custom.backbones
-import mmcls_custom.engine  # noqa: F401
+import mmcls_custom.necks  # noqa: F401
+from mmdet_custom.data_preprocessor import FixedSizeDetDataPreprocessor
+from mmdet_custom.datasets import CocoCheck
+from mmdet_custom.necks import SimpleFeaturePyramid
 
-from .data_preprocessor import FixedSizeDetDataPreprocessor
-
-__all__ = ['FixedSizeDetDataPreprocessor']
+__all__ = ['CocoCheck', 'FixedSizeDetDataPreprocessor', 'SimpleFeaturePyramid']

@@ -1,6 +1,9 @@
 """Segmentation plug-in: what UperNet and Mask2Former need beyond mmseg.
 
-Importing it registers the shared backbones and engine parts.
+Importing it registers the shared backbones and necks, the engine, and the plug-in's own parts.
 """
 import mmcls_custom.backbones
-import mmcls_custom.engine  # noqa: F401
+import mmcls_custom.necks  # noqa: F401
+from mmseg_custom.datasets import LabelMapCheck
+
+__all__ = ['LabelMapCheck']

@@ -8,6 +8,8 @@ import torch
 
 from tests.helpers import reference_path
 
+pytest_plugins = ['tests.systems']
+
 
 @pytest.fixture(scope='session')
 def reference_dir() -> Path:

@@ -15,12 +15,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmengine.registry import MODELS  # noqa: E402
 
-from mmcls_custom.checkpoints import (  # noqa: E402
+from mmdcn.analysis.complexity import build_on_meta  # noqa: E402
+from mmdcn.apis import cli, config  # noqa: E402
+from mmdcn.apis.inference import task_scope  # noqa: E402
+from mmdcn.checkpoints import (  # noqa: E402
     load_state_dict,
     read_checkpoint,
     save_checkpoint,
 )
-from mmcls_custom.checkpoints.converters import (  # noqa: E402
+from mmdcn.checkpoints.converters import (  # noqa: E402
     FAMILIES,
     Conversion,
     Options,
@@ -28,10 +31,7 @@ from mmcls_custom.checkpoints.converters import (  # noqa: E402
     detect,
     tensors_of,
 )
-from mmcls_custom.engine import cli, config  # noqa: E402
-from mmcls_custom.engine.complexity import build_on_meta  # noqa: E402
-from mmcls_custom.engine.errors import UserError  # noqa: E402
-from mmcls_custom.engine.inference import task_scope  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 
 _SUFFIXES = ('.safetensors', '.pth', '.pt')
 # What of an old file's meta mmengine keeps as dataset_meta.

@@ -30,13 +30,13 @@ from functools import partial
 from pathlib import Path
 from types import ModuleType
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mini_data import ade, coco, imagenet  # noqa: E402
-from mini_data.classes import CLASSES, SPLITS  # noqa: E402
-from mini_data.overview import write_overview  # noqa: E402
-from mini_data.sources import PHOTOS, SourceError, load_photo, photo_names  # noqa: E402
-from mini_data.store import (  # noqa: E402
+from tools.mini_data import ade, coco, imagenet  # noqa: E402
+from tools.mini_data.classes import CLASSES, SPLITS  # noqa: E402
+from tools.mini_data.overview import write_overview  # noqa: E402
+from tools.mini_data.sources import PHOTOS, SourceError, load_photo, photo_names  # noqa: E402
+from tools.mini_data.store import (  # noqa: E402
     MANIFEST,
     StoreError,
     check,

@@ -17,14 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from torch import Tensor, nn  # noqa: E402
 
-from mmcls_custom.backbones import (  # noqa: E402
-    InternImage,
-    InternImageClipNeck,
-    InternImageConvNeck,
-)
+from mmcls_custom.backbones import InternImage  # noqa: E402
 from mmcls_custom.backbones.scaling import Stacking, phi_of_width, scale  # noqa: E402
-from mmcls_custom.engine import cli  # noqa: E402
-from mmcls_custom.engine.complexity import Complexity, build_on_meta, count  # noqa: E402
+from mmcls_custom.necks import InternImageClipNeck, InternImageConvNeck  # noqa: E402
+from mmdcn.analysis.complexity import Complexity, build_on_meta, count  # noqa: E402
+from mmdcn.apis import cli  # noqa: E402
 
 PUBLISHED = ('tiny', 'small', 'base', 'large', 'xlarge', 'huge')
 NOTES = """C1: width of the first level, C': channels per group.

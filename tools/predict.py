@@ -18,26 +18,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from mmengine.dataset import pseudo_collate  # noqa: E402
 from mmengine.registry import VISUALIZERS  # noqa: E402
 
-from mmcls_custom.engine import (  # noqa: E402
-    UserError,
-    cli,
-    config,
-    drawing,
-    inference,
-    record_features,
-)
+from mmdcn.analysis import record_features  # noqa: E402
+from mmdcn.apis import cli, drawing, inference  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the tool."""
-    parser = argparse.ArgumentParser(prog='predict.py', description='Predict images.')
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('images', metavar='IMAGE|FOLDER', help='image, or folder of images')
-    parser.add_argument('--out-dir', default='predictions', help='where the results are written')
+    parser = cli.build_image_parser('predict.py', 'Predict images.', out_dir='predictions')
     parser.add_argument('--score-thr', type=float, default=0.3,
                         help='least score of an object (detection)')
     parser.add_argument('--top', type=int, default=5, metavar='K',
@@ -45,36 +35,26 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--features', nargs='+', default=[], metavar='LAYER',
                         help="write outputs of these modules to IMAGE_features.npz; '*' stands for "
                              "one part of a name, '**' for several")
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-                        help='change keys of the config')
     parser.add_argument('--skip-bad-images', action='store_true',
                         help='carry on without damaged images, and count them')
-    cli.add_checkpoint_options(parser)
     return parser
 
 
 def predict(args: argparse.Namespace) -> int:
     """Predict as the command line says; returns the exit code."""
     start = last = time.monotonic()
-    cfg = config.load_config(args.config, args.cfg_options)
-    config.require(cfg, 'test_dataloader')
-    config.check_file(args.checkpoint, 'checkpoint')
-    config.check_writable(args.out_dir, '--out-dir')
     if args.top < 1:
         raise UserError(f'--top is not valid: got {args.top}, expected at least 1')
-    images, skipped = inference.find_images(args.images, args.skip_bad_images)
-    with inference.task_scope(cfg):
-        model, meta = inference.build_model(cfg, args.checkpoint, args.device)
-        pipeline = inference.build_pipeline(cfg)
-        visualizer = VISUALIZERS.build({**cfg.get('visualizer', {'type': 'Visualizer'}),
-                                        'name': f'predict-{time.time()}', 'vis_backends': None})
-        visualizer.dataset_meta = meta
+    predictor, images, skipped = cli.open_images(args, args.skip_bad_images)
+    with inference.task_scope(predictor.cfg):
+        visualizer = VISUALIZERS.build({
+            **predictor.cfg.get('visualizer', {'type': 'Visualizer'}),
+            'name': f'predict-{time.time()}', 'vis_backends': None})
+        visualizer.dataset_meta = predictor.meta
         for number, path in enumerate(images, 1):
-            data = pipeline({'img_path': str(path), 'img_id': number})
-            with (record_features(model, args.features) as features,
-                  record_features(model, ['data_preprocessor']) as inputs):
-                sample = model.test_step(pseudo_collate([data]))[0]
+            with (record_features(predictor.model, args.features) as features,
+                  record_features(predictor.model, ['data_preprocessor']) as inputs):
+                sample = predictor.predict(path)
             write_result(path, sample, visualizer, args)
             if features:
                 write_features(path, features, next(iter(inputs.values())), args.out_dir)

@@ -16,12 +16,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from mmcls_custom.engine import amp, cli, config, launch  # noqa: E402
-from mmcls_custom.engine.runner import (  # noqa: E402
-    CheckedRunner,
-    readable_errors,
-    restore_on_error,
-)
+from mmdcn.apis import cli, config, launch  # noqa: E402
+from mmdcn.engine import amp  # noqa: E402
+from mmdcn.engine.build_errors import readable_errors  # noqa: E402
+from mmdcn.engine.runner import CheckedRunner, restore_on_error  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmcls_custom.engine import cli, config, launch  # noqa: E402
-from mmcls_custom.engine.runner import (  # noqa: E402
+from mmdcn.apis import cli, config, launch  # noqa: E402
+from mmdcn.engine.build_errors import readable_errors  # noqa: E402
+from mmdcn.engine.runner import (  # noqa: E402
     CheckedRunner,
     find_checkpoint,
-    readable_errors,
     restore_on_error,
 )
 

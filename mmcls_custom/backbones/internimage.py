@@ -19,9 +19,8 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmcls_custom.backbones.arguments import check_out_indices, refuse, resolve_arch
 from ops_dcn import DCNv3, DCNv3Unshared, DCNv4
-
-from .arguments import check_out_indices, refuse, resolve_arch
 
 _ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
 _NORMS = ('LN', 'BN')
@@ -310,6 +309,7 @@ class InternImage(BaseModule):
     archs = INTERNIMAGE_ARCHS
     arch_defaults: dict[str, Any] = {}
     core_ops: tuple[str, ...] = _CORE_OPS
+    checkpoint_may_lack = (r'\.gamma1$', r'\.gamma2$')  # T is classified without layer scale
 
     def __init__(self, arch: str | Mapping[str, Any] | None = None, core_op: str = 'DCNv3', *,
                  drop_path_rate: float = 0.0, out_indices: Sequence[int] = (0, 1, 2, 3),

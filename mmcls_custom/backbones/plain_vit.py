@@ -18,12 +18,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .arguments import refuse, resolve_arch
-from .plain_vit_layers import Block, RelativePositionBias, resolution_modules
+from mmcls_custom.backbones.arguments import refuse, resolve_arch
+from mmcls_custom.backbones.plain_vit_layers import Block, RelativePositionBias, resolution_modules
 
 _REL_POS = ('shared_table', 'decomposed', 'none')
-_OUT_TYPES = ('taps', 'last')
-_NUM_TAPS = 4
+_OUT_TYPES = ('pyramid', 'last')
+_NUM_MAPS = 4
 
 PLAIN_VIT_ARCHS: dict[str, dict[str, Any]] = {
     'pico': dict(channels=64, depth=8, heads=4),
@@ -77,8 +77,8 @@ class PlainViTArch:
                 refuse(name, getattr(self, name), 'a positive number')
         if self.channels < 1 or self.channels % self.heads or self.channels % 32:
             refuse('channels', self.channels, f'a multiple of heads = {self.heads} and of 32')
-        if self.depth < 1 or self.depth % _NUM_TAPS:
-            refuse('depth', self.depth, f'a multiple of {_NUM_TAPS}')
+        if self.depth < 1 or self.depth % _NUM_MAPS:
+            refuse('depth', self.depth, f'a multiple of {_NUM_MAPS}')
         for name in ('image_size', 'pretrain_image_size'):
             size = getattr(self, name)
             if size < 1 or size % self.patch_size:
@@ -86,7 +86,7 @@ class PlainViTArch:
         if self.rel_pos not in _REL_POS:
             refuse('rel_pos', self.rel_pos, f'one of {_REL_POS}')
         if self.global_blocks is None:
-            object.__setattr__(self, 'global_blocks', self.tap_blocks)
+            object.__setattr__(self, 'global_blocks', self.out_blocks)
         for name in ('global_blocks', 'conv_blocks'):
             ids = tuple(getattr(self, name))
             object.__setattr__(self, name, ids)
@@ -94,10 +94,10 @@ class PlainViTArch:
                 refuse(name, ids, f'rising block numbers within 0..{self.depth - 1}')
 
     @property
-    def tap_blocks(self) -> tuple[int, ...]:
+    def out_blocks(self) -> tuple[int, ...]:
         """Blocks whose output becomes a feature map: the last of each quarter."""
-        quarter = self.depth // _NUM_TAPS
-        return tuple(quarter * (i + 1) - 1 for i in range(_NUM_TAPS))
+        quarter = self.depth // _NUM_MAPS
+        return tuple(quarter * (i + 1) - 1 for i in range(_NUM_MAPS))
 
     @property
     def global_grid(self) -> int:
@@ -151,16 +151,16 @@ class PlainViT(BaseModule):
     (dy + S - 1) * (2S - 1) + dx + S - 1, dy and dx being query minus key. With
     ``rel_pos='decomposed'`` instead ``blocks.{i}.attn.rel_pos_h`` and ``rel_pos_w``,
     (2S - 1, C/A), with the S of the block. The rest belongs to the detector and starts fresh:
-    ``taps.0.{0,1,3}.*`` and ``taps.1.0.*`` (resolution modules), ``tap_norms.{0..3}.*`` (with
-    ``tap_norm``), ``blocks.{i}.residual.*`` (with ``conv_blocks``).
+    ``resolution_modules.0.{0,1,3}.*`` and ``resolution_modules.1.0.*``, ``out_norms.{0..3}.*``
+    (with ``out_norm``), ``blocks.{i}.residual.*`` (with ``conv_blocks``).
 
     Args:
         arch: name of a preset (``PlainViT.archs``), a mapping of :class:`PlainViTArch`'s fields,
             or None (then ``channels``, ``depth`` and ``heads`` are needed). ``pico`` is the
             project's own small one for demonstrations on a CPU.
-        out_type: ``'taps'``: the outputs of the last block of each quarter at strides 4, 8, 16,
+        out_type: ``'pyramid'``: the outputs of the last block of each quarter at strides 4, 8, 16,
             32 (for patches of 16 pixels; arXiv:2111.11429); ``'last'``: the last map only.
-        tap_norm: layer norm on each returned map, before its resolution module.
+        out_norm: layer norm on each returned map, before its resolution module.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.
         frozen_stages: -1 trains all; 0 freezes patch and position embedding; k also freezes
             blocks 0..k-1. Frozen parts stay in eval mode.
@@ -175,9 +175,14 @@ class PlainViT(BaseModule):
     """
 
     archs = PLAIN_VIT_ARCHS
+    # MAE, MoCo v3 and DeiT have no relative positions, BEiT no absolute ones; the last three are
+    # the detector's.
+    checkpoint_may_lack = (
+        r'^pos_embed$', r'^window_rel_pos\.', r'^global_rel_pos\.', r'\.rel_pos_[hw]$',
+        r'^resolution_modules\.', r'^out_norms\.', r'\.residual\.')
 
-    def __init__(self, arch: str | Mapping[str, Any] | None = None, *, out_type: str = 'taps',
-                 tap_norm: bool = False, drop_path_rate: float = 0.0, frozen_stages: int = -1,
+    def __init__(self, arch: str | Mapping[str, Any] | None = None, *, out_type: str = 'pyramid',
+                 out_norm: bool = False, drop_path_rate: float = 0.0, frozen_stages: int = -1,
                  with_cp: bool | Sequence[int] = False, in_channels: int = 3,
                  init_cfg: Any = None, **settings: Any) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -209,10 +214,12 @@ class PlainViT(BaseModule):
                 self.window_rel_pos = RelativePositionBias(cfg.window_size, cfg.heads)
             if cfg.global_blocks:
                 self.global_rel_pos = RelativePositionBias(cfg.global_grid, cfg.heads)
-        self.taps = resolution_modules(cfg.channels) if out_type == 'taps' else None
-        self.tap_norms = None
-        if tap_norm:
-            self.tap_norms = nn.ModuleList(
+        self.resolution_modules = None
+        if out_type == 'pyramid':
+            self.resolution_modules = resolution_modules(cfg.channels)
+        self.out_norms = None
+        if out_norm:
+            self.out_norms = nn.ModuleList(
                 nn.LayerNorm(cfg.channels, eps=1e-6) for _ in self.out_channels)
         self._init_transformer()
         self._freeze()
@@ -229,7 +236,7 @@ class PlainViT(BaseModule):
     def _init_transformer(self) -> None:
         """BEiT's scheme: normal of std 0.02 cut at one std, depth-scaled output layers.
 
-        Relative positions start at zero, detector parts (taps) as PyTorch makes them.
+        Relative positions start at zero, detector parts (resolution modules) as PyTorch makes them.
         """
         linears = [m for m in self.blocks.modules() if isinstance(m, nn.Linear)]
         for layer in (self.patch_embed.proj, *linears):
@@ -243,7 +250,7 @@ class PlainViT(BaseModule):
     @property
     def out_channels(self) -> tuple[int, ...]:
         """Channels of the returned feature maps."""
-        return (self.cfg.channels,) * (_NUM_TAPS if self.out_type == 'taps' else 1)
+        return (self.cfg.channels,) * (_NUM_MAPS if self.out_type == 'pyramid' else 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps, contiguous NCHW; strides 4, 8, 16, 32 or, with ``out_type='last'``, 16.
@@ -261,12 +268,12 @@ class PlainViT(BaseModule):
         x = self.patch_embed(x)
         x = x + self._positions(*x.shape[1:3])
         window_bias, global_bias = self._biases(x)
-        tap_blocks = self.cfg.tap_blocks if self.out_type == 'taps' else (self.cfg.depth - 1,)
+        out_blocks = self.cfg.out_blocks if self.out_type == 'pyramid' else (self.cfg.depth - 1,)
         outs = []
         for i, block in enumerate(self.blocks):
             x = block(x, global_bias if block.window is None else window_bias)
-            if i in tap_blocks:
-                outs.append(self._tap(x, len(outs)))
+            if i in out_blocks:
+                outs.append(self._feature_map(x, len(outs)))
         return tuple(outs)
 
     def _positions(self, height: int, width: int) -> Tensor:
@@ -293,11 +300,11 @@ class PlainViT(BaseModule):
             whole = self.global_rel_pos(*x.shape[1:3]).to(dtype)
         return window, whole
 
-    def _tap(self, x: Tensor, index: int) -> Tensor:
-        if self.tap_norms is not None:
-            x = self.tap_norms[index](x)
+    def _feature_map(self, x: Tensor, index: int) -> Tensor:
+        if self.out_norms is not None:
+            x = self.out_norms[index](x)
         x = x.permute(0, 3, 1, 2).contiguous()
-        return x if self.taps is None else self.taps[index](x)
+        return x if self.resolution_modules is None else self.resolution_modules[index](x)
 
     def train(self, mode: bool = True) -> PlainViT:
         """As ``nn.Module.train``, but frozen parts stay in eval mode."""

@@ -1,4 +1,5 @@
-"""Parts of the plain ViT detector backbone: attention with relative positions, blocks, taps.
+"""Parts of the plain ViT detector backbone: attention with relative positions, blocks,
+resolution modules.
 
 Token maps are channels-last, (N, H, W, C), H and W counted in patches.
 """

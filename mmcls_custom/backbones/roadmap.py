@@ -15,7 +15,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from .arguments import check_out_indices, refuse
+from mmcls_custom.backbones.arguments import check_out_indices, refuse
 
 ROADMAP_STEPS = (
     'ResNet, its own training recipe', 'modern training recipe', 'stage ratio', 'patchify stem',

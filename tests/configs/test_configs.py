@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from mmengine.registry import MODELS, DefaultScope
 
-from mmcls_custom.checkpoints import read_checkpoint
-from mmcls_custom.engine.complexity import build_on_meta
-from mmcls_custom.engine.config import load_config
+from mmdcn.analysis.complexity import build_on_meta
+from mmdcn.apis.config import load_config
+from mmdcn.checkpoints import read_checkpoint
 from tests.helpers import ROOT
-from tools import learn, make_mini_data
+from tools import make_mini_data
 from tools import test as test_tool
 from tools import train as train_tool
+from tools.dev import learn
 
 LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
 

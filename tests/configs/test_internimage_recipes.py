@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from mmengine.registry import MODELS
 
-from mmcls_custom.engine.complexity import build_on_meta
-from mmcls_custom.engine.config import load_config
+from mmdcn.analysis.complexity import build_on_meta
+from mmdcn.apis.config import load_config
 from tests.helpers import ROOT, reference_path
 
 CONFIGS = sorted((ROOT / 'configs/imagenet').glob('*internimage*.py'))

@@ -10,9 +10,9 @@ pytest.importorskip('mmdet')
 from mmengine.optim.scheduler import CosineAnnealingLR, LinearLR
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmcls_custom.engine.complexity import count
-from mmcls_custom.engine.config import load_config
-from mmcls_custom.engine.optimizers import LayerDecayOptimWrapperConstructor
+from mmdcn.analysis.complexity import count
+from mmdcn.apis.config import load_config
+from mmdcn.engine.optimizers import LayerDecayOptimWrapperConstructor
 from tests.helpers import ROOT
 
 CONFIG = 'configs/coco/mask-rcnn_vit-{}_fpn_32xb2-100e_coco-1024x1024.py'

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmcls_custom.checkpoints import save_checkpoint
-from tests.tools import tiny
+from mmdcn.checkpoints import save_checkpoint
+from tests import tiny
 from tools import predict, test, train
 
 

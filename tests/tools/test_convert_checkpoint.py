@@ -6,9 +6,10 @@ import os
 import pytest
 import torch
 
-from mmcls_custom.backbones import FlashInternImage, InternImageConvNeck, PlainViT
-from mmcls_custom.checkpoints import read_checkpoint
-from mmcls_custom.checkpoints.converters import FAMILIES
+from mmcls_custom.backbones import FlashInternImage, PlainViT
+from mmcls_custom.necks import InternImageConvNeck
+from mmdcn.checkpoints import read_checkpoint
+from mmdcn.checkpoints.converters import FAMILIES
 from tests.helpers import ROOT
 from tools import convert_checkpoint
 
@@ -83,12 +84,12 @@ def test_backbone_alone_is_checked_against_the_backbone(tool, tmp_path):
     with torch.device('meta'):
         model = PlainViT('pico')
     state = {key: torch.randn(value.shape) for key, value in model.state_dict().items()
-             if 'taps' not in key and 'rel_pos' not in key}
+             if 'resolution_modules' not in key and 'rel_pos' not in key}
     state['pos_embed'] = torch.randn(1, 197, 64)
     torch.save({'model': {**state, 'cls_token': torch.zeros(1, 1, 64),
                           'mask_token': torch.zeros(1)}}, tmp_path / 'mae.pth')
     config = tmp_path / 'vit.py'
-    config.write_text("custom_imports = dict(imports=['mmcls_custom.backbones'])\n"
+    config.write_text("custom_imports = dict(imports=['mmcls_custom'])\n"
                       "model = dict(type='PlainViT', arch='pico')\n")
     code, out, err = tool(tmp_path / 'mae.pth', tmp_path / 'vit.safetensors', '--verbose',
                           '--model-config', config, '--min-match', 0.9)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests import tiny
 from tests.helpers import ROOT
-from tests.tools import tiny
 from tools import predict, test, train
 
 

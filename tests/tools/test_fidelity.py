@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from mmcls_custom.engine.complexity import Complexity
+from mmdcn.analysis.complexity import Complexity
+from mmdcn.analysis.model_zoo import read_zoo, title
 from tests.helpers import ROOT
 from tools import fidelity
-from tools.model_zoo import read_zoo, title
 
-ROWS = [row for row in read_zoo()['rows'] if row['task'] in fidelity.TASKS and row['config']]
+ROWS = [row for row in read_zoo(fidelity.DATA)['rows']
+        if row['task'] in fidelity.TASKS and row['config']]
 # One of each kind of network; the others take half a minute more.
 QUICK = {'InternImage-T', 'InternImage-H', 'FlashInternImage-L', 'ConvNeXt-B', 'ViT-Ti (DeiT)',
          'ConvNeXt-S (isotropic)', 'ConvNeXt-B + DCNv4', 'ViT-B + DCNv4', 'step 13: LayerNorm'}
@@ -97,7 +98,7 @@ def test_verdicts(params: int, macs: int, more: dict[str, Any], verdict: str) ->
 def test_tool_writes_both_reports_and_fails_where_a_row_does(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     rows = [dict(ROWS[0]), dict(ROWS[0], params='40M', exact_params=40.0)]
-    monkeypatch.setattr(fidelity, 'read_zoo', lambda: dict(rows=rows))
+    monkeypatch.setattr(fidelity, 'read_zoo', lambda path: dict(rows=rows))
     out, page = tmp_path / 'out.json', tmp_path / 'page.md'
     assert fidelity.main(['--json', str(out), '--write', str(page)]) == 1
     assert [item['verdict'] for item in json.loads(out.read_text())] == ['equal', 'FAILS']

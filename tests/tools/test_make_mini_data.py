@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'make_mini_data.py'
-sys.path.insert(0, str(TOOL.parent))
 
-from mini_data.classes import (  # noqa: E402
+from tools.mini_data.classes import (  # noqa: E402
     ADE_CLASSES,
     CLASSES,
     COCO_CATEGORY_IDS,
@@ -23,9 +22,9 @@ from mini_data.classes import (  # noqa: E402
     IMAGENET_CLASSES,
     PALETTE,
 )
-from mini_data.polygons import polygon_area, to_polygons  # noqa: E402
-from mini_data.silhouettes import SUPERSAMPLING, draw  # noqa: E402
-from mini_data.sources import PHOTOS, digit_indices  # noqa: E402
+from tools.mini_data.polygons import polygon_area, to_polygons  # noqa: E402
+from tools.mini_data.silhouettes import SUPERSAMPLING, draw  # noqa: E402
+from tools.mini_data.sources import PHOTOS, digit_indices  # noqa: E402
 
 SCALE = '0.1'
 

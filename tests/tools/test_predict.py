@@ -12,7 +12,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from mmpretrain.structures import DataSample
 from pycocotools import mask as coco_mask
 
-from mmcls_custom.engine.drawing import describe_sample, draw_sample, mask_to_rle
+from mmdcn.apis.drawing import describe_sample, draw_sample, mask_to_rle
 from tools import predict
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmcls_custom.checkpoints import read_checkpoint
-from mmcls_custom.engine import config as tool_config
+from mmdcn.apis import config as tool_config
+from mmdcn.checkpoints import read_checkpoint
+from tests import tiny
 from tests.helpers import ROOT
-from tests.tools import tiny
 from tools import train
 
 TASKS = ['classifier', 'detector', 'segmentor']

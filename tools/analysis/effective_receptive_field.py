@@ -20,14 +20,20 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mmcls_custom.backbones import InternImage  # noqa: E402
-from mmcls_custom.engine import UserError, cli, record_features  # noqa: E402
-from tools.analysis import common  # noqa: E402
+from mmdcn.analysis import record_features  # noqa: E402
+from mmdcn.analysis.sampling import first_center, stride_of  # noqa: E402
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.apis.inference import Predictor  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
+
+matplotlib.use('Agg')  # pictures are written, never shown: no display is needed
 
 SHARES = (0.2, 0.3, 0.5, 0.99)
 
@@ -51,8 +57,9 @@ class Field:
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the tool."""
-    parser = common.build_parser('effective_receptive_field.py',
-                                 'Draw the effective receptive field of each stage.', images='*')
+    parser = cli.build_image_parser(
+        'effective_receptive_field.py', 'Draw the effective receptive field of each stage.',
+        out_dir='analysis', images='*')
     parser.add_argument('--noise', type=int, default=0, metavar='N',
                         help='average over N images of normal noise instead of photographs')
     parser.add_argument('--size', type=int, nargs=2, metavar=('H', 'W'),
@@ -84,8 +91,8 @@ def receptive_fields(backbone: nn.Module, inputs: Iterable[Tensor]) -> list[Fiel
         for i, out in enumerate(_feature_maps(backbone, image)):
             height, width = out.shape[-2:]
             if number == 0:
-                stride = common.stride_of((height, width), size)
-                first = common.first_center(backbone, stride)
+                stride = stride_of((height, width), size)
+                first = first_center(backbone, stride)
                 center = (first + width // 2 * stride, first + height // 2 * stride)
                 fields.append(Field(f'stage {i + 1}', stride, center, np.zeros(size)))
             middle = F.relu(out[0, :, height // 2, width // 2]).sum()
@@ -151,14 +158,15 @@ def draw(fields: list[Field], path: Path) -> None:
     plt.close(figure)
 
 
-def _inputs(system: common.System, args: argparse.Namespace) -> Iterator[Tensor]:
+def _inputs(predictor: Predictor, images: list[Path],
+            args: argparse.Namespace) -> Iterator[Tensor]:
     if args.noise:
         generator = torch.Generator().manual_seed(args.seed)
         height, width = args.size or (224, 224)
         for _ in range(args.noise):
-            yield torch.randn(1, 3, height, width, generator=generator).to(system.device)
-    for path in system.images:
-        image = system.read(path)
+            yield torch.randn(1, 3, height, width, generator=generator).to(args.device)
+    for path in images:
+        image = predictor.read(path)
         yield F.interpolate(image, args.size, mode='bilinear', antialias=True) \
             if args.size else image
 
@@ -170,12 +178,14 @@ def analyse(args: argparse.Namespace) -> int:
                         'expected either images or --noise N')
     if args.size and min(args.size) < 32:
         raise UserError(f'--size is not valid: got {args.size}, expected at least 32 32')
-    system = common.System(args)
-    if isinstance(system.backbone, InternImage):
-        system.backbone.out_indices = (0, 1, 2, 3)  # classifiers ask for the last stage only
-    fields = receptive_fields(system.backbone, _inputs(system, args))
-    system.out_dir.mkdir(parents=True, exist_ok=True)
-    name = system.out_dir / 'effective_receptive_field'
+    predictor, images, _ = cli.open_images(args)
+    out_dir = Path(args.out_dir)
+    backbone = predictor.backbone
+    if isinstance(backbone, InternImage):
+        backbone.out_indices = (0, 1, 2, 3)  # classifiers ask for the last stage only
+    fields = receptive_fields(backbone, _inputs(predictor, images, args))
+    out_dir.mkdir(parents=True, exist_ok=True)
+    name = out_dir / 'effective_receptive_field'
     draw(fields, name.with_suffix('.png'))
     arrays: dict[str, Any] = {field.name.replace(' ', ''): field.map for field in fields}
     np.savez_compressed(name.with_suffix('.npz'), **arrays)
@@ -187,8 +197,8 @@ def analyse(args: argparse.Namespace) -> int:
         sides = ', '.join(f'{share:.0%} within {side_of_share(field, share):.3f}'
                           for share in SHARES)
         print(f'{field.name}, stride {field.stride}: {sides} of the image side')
-    print(f'effective_receptive_field.py: {args.noise or len(system.images)} images; '
-          f'results in {system.out_dir}')
+    print(f'effective_receptive_field.py: {args.noise or len(images)} images; '
+          f'results in {out_dir}')
     return 0
 
 

@@ -14,12 +14,21 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mmcls_custom.engine import UserError, cli  # noqa: E402
-from mmcls_custom.engine.features import match_layers  # noqa: E402
-from tools.analysis import common  # noqa: E402
+from mmdcn.analysis.features import match_layers  # noqa: E402
+from mmdcn.analysis.sampling import (  # noqa: E402
+    Sampling,
+    first_center,
+    record_sampling,
+    stride_of,
+)
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
+
+matplotlib.use('Agg')  # pictures are written, never shown: no display is needed
 
 
 @dataclass
@@ -45,8 +54,9 @@ class Look:
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the tool."""
-    parser = common.build_parser(
-        'sampling_points.py', 'Draw where a network samples for one position of an image.')
+    parser = cli.build_image_parser(
+        'sampling_points.py', 'Draw where a network samples for one position of an image.',
+        out_dir='analysis', images='+')
     parser.add_argument('--position', type=float, nargs=2, default=(0.5, 0.5),
                         metavar=('X', 'Y'), help='shares of width and height of what the network '
                         'sees (default: 0.5 0.5)')
@@ -58,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def look_at(name: str, sampling: common.Sampling, backbone: nn.Module,
+def look_at(name: str, sampling: Sampling, backbone: nn.Module,
             image_size: tuple[int, int], position: tuple[float, float]) -> Look:
     """The samples of the layer's output pixel that is nearest to a position.
 
@@ -70,20 +80,20 @@ def look_at(name: str, sampling: common.Sampling, backbone: nn.Module,
         position: Shares of width and height.
     """
     height, width = out_size = sampling.weights.shape[1:3]
-    out_stride = common.stride_of(out_size, image_size)
-    stride = common.stride_of(sampling.size, image_size)
-    first = common.first_center(backbone, out_stride)
+    out_stride = stride_of(out_size, image_size)
+    stride = stride_of(sampling.size, image_size)
+    first = first_center(backbone, out_stride)
     wanted = np.array([position[0] * image_size[1], position[1] * image_size[0]]) - 0.5
     pixel = ((wanted - first) / out_stride).round().clip(0, [width - 1, height - 1])
     x, y = pixel.astype(int)
-    offset = common.first_center(backbone, stride)
+    offset = first_center(backbone, stride)
     points, grid = (offset + stride * t[0, y, x].double().cpu().numpy()
                     for t in (sampling.points, sampling.grid))
     return Look(name, stride, first + out_stride * pixel, points, grid,
                 sampling.weights[0, y, x].double().cpu().numpy())
 
 
-def choose(samplings: dict[str, common.Sampling], backbone: nn.Module,
+def choose(samplings: dict[str, Sampling], backbone: nn.Module,
            patterns: list[str] | None) -> list[str]:
     """Layers to draw: those that patterns name, or the last one of each resolution.
 
@@ -186,22 +196,23 @@ def analyse(args: argparse.Namespace) -> int:
                         'and height within 0..1')
     if args.groups < 1:
         raise UserError(f'--groups is not valid: got {args.groups}, expected at least 1')
-    system = common.System(args)
-    for path in system.images:
-        inputs = system.read(path)
-        with common.record_sampling(system.backbone) as samplings:
-            system.backbone(inputs)
-        names = choose(samplings, system.backbone, args.layers)
-        looks = [look_at(name, samplings[name], system.backbone, tuple(inputs.shape[-2:]),
+    predictor, images, _ = cli.open_images(args)
+    out_dir = Path(args.out_dir)
+    for path in images:
+        inputs = predictor.read(path)
+        with record_sampling(predictor.backbone) as samplings:
+            predictor.backbone(inputs)
+        names = choose(samplings, predictor.backbone, args.layers)
+        looks = [look_at(name, samplings[name], predictor.backbone, tuple(inputs.shape[-2:]),
                          args.position) for name in names]
-        system.out_dir.mkdir(parents=True, exist_ok=True)
-        target = f'{system.out_dir / path.stem}_sampling_points'
-        draw(system.show(inputs), looks, args.groups, Path(f'{target}.png'))
+        out_dir.mkdir(parents=True, exist_ok=True)
+        target = f'{out_dir / path.stem}_sampling_points'
+        draw(predictor.show(inputs), looks, args.groups, Path(f'{target}.png'))
         arrays = {f'{look.name}.{part}': getattr(look, part) for look in looks
                   for part in ('center', 'points', 'grid', 'weights')}
         np.savez_compressed(f'{target}.npz', **arrays)
         print(f'{path}: {", ".join(names)}')
-    print(f'sampling_points.py: {len(system.images)} images; results in {system.out_dir}')
+    print(f'sampling_points.py: {len(images)} images; results in {out_dir}')
     return 0
 
 

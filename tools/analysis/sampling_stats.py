@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from mmcls_custom.engine import cli  # noqa: E402
-from tools.analysis import common  # noqa: E402
+from mmdcn.analysis.sampling import Sampling, record_sampling, stride_of  # noqa: E402
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.apis.inference import Predictor  # noqa: E402
 
 COLUMNS = {
     'offset_mean': 'offset', 'offset_p50': 'p50', 'offset_p95': 'p95', 'offset_max': 'max',
@@ -37,7 +38,7 @@ class LayerStats:
         self.lengths: list[Tensor] = []
         self.points = 0
 
-    def add(self, sampling: common.Sampling) -> None:
+    def add(self, sampling: Sampling) -> None:
         """Take in the samples of one image."""
         length = (sampling.points - sampling.grid).norm(dim=-1)
         weights = sampling.weights
@@ -72,15 +73,15 @@ class LayerStats:
                 'weight_negative': negative, 'effective_points': effective}
 
 
-def collect(system: common.System) -> dict[str, LayerStats]:
-    """Statistics of every deformable layer of the backbone over the system's images."""
+def collect(predictor: Predictor, images: list[Path]) -> dict[str, LayerStats]:
+    """Statistics of every deformable layer of the backbone over some images."""
     stats: dict[str, LayerStats] = {}
-    for path in system.images:
-        image = system.read(path)
-        with common.record_sampling(system.backbone) as samplings:
-            system.backbone(image)
+    for path in images:
+        image = predictor.read(path)
+        with record_sampling(predictor.backbone) as samplings:
+            predictor.backbone(image)
         for name, sampling in samplings.items():
-            stride = common.stride_of(sampling.size, tuple(image.shape[-2:]))
+            stride = stride_of(sampling.size, tuple(image.shape[-2:]))
             stats.setdefault(name, LayerStats(stride)).add(sampling)
     return stats
 
@@ -96,21 +97,23 @@ def format_table(rows: dict[str, dict[str, float]]) -> str:
 
 def analyse(args: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
-    system = common.System(args)
+    predictor, images, _ = cli.open_images(args)
+    out_dir = Path(args.out_dir)
     rows = {name: {'stride': stats.stride, 'points': stats.points, **stats.summary()}
-            for name, stats in collect(system).items()}
-    system.out_dir.mkdir(parents=True, exist_ok=True)
-    (system.out_dir / 'sampling_stats.json').write_text(json.dumps(rows, indent=2) + '\n')
+            for name, stats in collect(predictor, images).items()}
+    out_dir.mkdir(parents=True, exist_ok=True)
+    (out_dir / 'sampling_stats.json').write_text(json.dumps(rows, indent=2) + '\n')
     print(format_table(rows))
-    print(f'sampling_stats.py: {len(rows)} layers, {len(system.images)} images; '
-          f'results in {system.out_dir}')
+    print(f'sampling_stats.py: {len(rows)} layers, {len(images)} images; '
+          f'results in {out_dir}')
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns 0, or 2 for bad input."""
-    parser = common.build_parser('sampling_stats.py',
-                                 'Measure where the deformable layers of a network sample.')
+    parser = cli.build_image_parser(
+        'sampling_stats.py', 'Measure where the deformable layers of a network sample.',
+        out_dir='analysis', images='+')
     return cli.run_tool(analyse, parser, argv)
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from .classes import ADE_CLASSES, SPLITS
-from .coco import draw_size
-from .scenes import Scene, add_object, finish, new_scene, save_jpeg
-from .silhouettes import SUPERSAMPLING
-from .store import Job, scaled
+from tools.mini_data.classes import ADE_CLASSES, SPLITS
+from tools.mini_data.coco import draw_size
+from tools.mini_data.scenes import Scene, add_object, finish, new_scene, save_jpeg
+from tools.mini_data.silhouettes import SUPERSAMPLING
+from tools.mini_data.store import Job, scaled
 
 COUNTS = {'train': 1500, 'val': 120}
 SIZES = ((160, 128),) * 8 + ((128, 160), (128, 128))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .classes import COCO_CATEGORY_IDS, COCO_CLASSES, SPLITS
-from .polygons import polygon_area, polygon_box, to_pixels, to_polygons, to_runs
-from .scenes import Scene, add_crowd, add_object, finish, new_scene, save_jpeg
-from .sources import LICENSES, PHOTOS
-from .store import Job, scaled, write_json
+from tools.mini_data.classes import COCO_CATEGORY_IDS, COCO_CLASSES, SPLITS
+from tools.mini_data.polygons import polygon_area, polygon_box, to_pixels, to_polygons, to_runs
+from tools.mini_data.scenes import Scene, add_crowd, add_object, finish, new_scene, save_jpeg
+from tools.mini_data.sources import LICENSES, PHOTOS
+from tools.mini_data.store import Job, scaled, write_json
 
 COUNTS = {'train': 1600, 'val': 150}
 SIZES = ((160, 128),) * 14 + ((128, 160),) * 3 + ((144, 144), (192, 120), (150, 113))

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .classes import IMAGENET_CLASSES, SPLITS
-from .scenes import add_object, finish, new_scene, save_jpeg
-from .store import Job, scaled
+from tools.mini_data.classes import IMAGENET_CLASSES, SPLITS
+from tools.mini_data.scenes import add_object, finish, new_scene, save_jpeg
+from tools.mini_data.store import Job, scaled
 
 COUNTS = {'train': 1100, 'val': 50}
 """Pictures per class."""

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .ade import FOLDERS
-from .classes import ADE_CLASSES, COCO_CATEGORY_IDS, IMAGENET_CLASSES, PALETTE
+from tools.mini_data.ade import FOLDERS
+from tools.mini_data.classes import ADE_CLASSES, COCO_CATEGORY_IDS, IMAGENET_CLASSES, PALETTE
 
 _COLUMNS = 6
 _ROWS = {'train': 2, 'val': 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from .silhouettes import SUPERSAMPLING
+from tools.mini_data.silhouettes import SUPERSAMPLING
 
 _PIXEL = np.ones((SUPERSAMPLING, SUPERSAMPLING), np.uint8)
 

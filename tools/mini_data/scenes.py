@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from .silhouettes import SUPERSAMPLING, draw
-from .sources import load_photo, photo_names
+from tools.mini_data.silhouettes import SUPERSAMPLING, draw
+from tools.mini_data.sources import load_photo, photo_names
 
 MIN_VISIBLE = 0.8
 """Least share of an object that others and the border of the picture leave visible."""

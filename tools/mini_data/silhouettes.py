@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .sources import digit_indices, digit_picture
+from tools.mini_data.sources import digit_indices, digit_picture
 
 SUPERSAMPLING = 4
 """Mask samples per pixel and axis."""

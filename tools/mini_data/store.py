@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .classes import SPLITS, VERSION
+from tools.mini_data.classes import SPLITS, VERSION
 
 MANIFEST = 'mini_data.json'
 _SETS = ('coco', 'imagenet', 'ade')

@@ -30,8 +30,8 @@ def test_field_of_one_convolution():
     assert erf.side_of_share(field, 0.01) == pytest.approx((1 / 480) ** 0.5)
 
 
-def test_stages_of_a_network_grow(classifier, tmp_path):
-    made = classifier('DCNv3')
+def test_stages_of_a_network_grow(deformable, tmp_path):
+    made = deformable('DCNv3')
     assert erf.main([made.config, made.checkpoint, str(made.image.parent), '--size', '96', '128',
                      '--out-dir', str(tmp_path)]) == 0
     report = json.loads((tmp_path / 'effective_receptive_field.json').read_text())
@@ -93,8 +93,8 @@ def test_networks_that_give_nothing_are_refused():
     ([], '--noise is not valid: got 0 and 0 images'),
     (['--noise', '2', '--size', '8', '64'], '--size is not valid'),
 ])
-def test_bad_options(classifier, tmp_path, capsys, options, words):
-    made = classifier('DCNv3')
+def test_bad_options(deformable, tmp_path, capsys, options, words):
+    made = deformable('DCNv3')
     assert erf.main([made.config, 'none', *options, '--out-dir', str(tmp_path / 'out')]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()

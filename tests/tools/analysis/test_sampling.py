@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mmcls_custom.backbones import InternImage
-from tests.tools.analysis.conftest import randomise
-from tools.analysis import common, sampling_points, sampling_stats
+from mmdcn.analysis.sampling import record_sampling
+from tests.systems import randomise
+from tools.analysis import sampling_points, sampling_stats
 
 LAST = ['levels.0.blocks.0.dcn', 'levels.1.blocks.0.dcn', 'levels.2.blocks.1.dcn',
         'levels.3.blocks.0.dcn']
@@ -22,8 +23,8 @@ def backbone(**options):
 
 
 @pytest.mark.parametrize('core_op', ['DCNv3', 'DCNv4'])
-def test_drawn_points(classifier, tmp_path, core_op):
-    made = classifier(core_op)
+def test_drawn_points(deformable, tmp_path, core_op):
+    made = deformable(core_op)
     assert sampling_points.main([made.config, made.checkpoint, str(made.image), '--groups', '3',
                                  '--position', '0.25', '0.8', '--out-dir', str(tmp_path)]) == 0
     picture = cv2.imread(str(tmp_path / '0_sampling_points.png'))
@@ -48,7 +49,7 @@ def test_drawn_points(classifier, tmp_path, core_op):
 def test_look_at_takes_the_samples_of_its_pixel():
     model = backbone()
     image = torch.randn(1, 3, 64, 96)
-    with common.record_sampling(model) as samplings:
+    with record_sampling(model) as samplings:
         model(image)
     name = LAST[1]
     look = sampling_points.look_at(name, samplings[name], model, (64, 96), (0.5, 0.25))
@@ -58,8 +59,8 @@ def test_look_at_takes_the_samples_of_its_pixel():
     np.testing.assert_allclose(look.weights, samplings[name].weights[0, y, x])
 
 
-def test_chosen_layers(classifier, tmp_path, capsys):
-    made = classifier('DCNv4')
+def test_chosen_layers(deformable, tmp_path, capsys):
+    made = deformable('DCNv4')
     assert sampling_points.main([made.config, 'none', str(made.image), '--out-dir', str(tmp_path),
                                  '--layers', 'levels.2.**']) == 0
     assert 'levels.2.blocks.0.dcn, levels.2.blocks.1.dcn\n' in capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_statistics_of_known_offsets():
                     layer.weight.zero_()
                     layer.bias.zero_()
                 module.offset.bias.view(-1, 2)[:] = torch.tensor([3.0, 4.0])
-    with common.record_sampling(model) as samplings:
+    with record_sampling(model) as samplings:
         model(torch.randn(2, 3, 128, 128))
     stats = sampling_stats.LayerStats(8)
     stats.add(samplings[LAST[1]])
@@ -94,7 +95,7 @@ def test_statistics_over_images_are_those_of_all_samples():
     model = backbone(core_op='DCNv4')
     stats, lengths, weights = sampling_stats.LayerStats(4), [], []
     for size in (64, 96):
-        with common.record_sampling(model) as samplings:
+        with record_sampling(model) as samplings:
             model(torch.randn(1, 3, size, size))
         sampling = samplings[LAST[0]]
         stats.add(sampling)
@@ -109,8 +110,8 @@ def test_statistics_over_images_are_those_of_all_samples():
     assert got['effective_points'] == pytest.approx(effective.mean().item(), rel=1e-5)
 
 
-def test_table_and_json(classifier, tmp_path, capsys):
-    made = classifier('DCNv3')
+def test_table_and_json(deformable, tmp_path, capsys):
+    made = deformable('DCNv3')
     assert sampling_stats.main([made.config, made.checkpoint, str(made.image.parent),
                                 '--out-dir', str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -130,8 +131,8 @@ def test_table_and_json(classifier, tmp_path, capsys):
                                     'deformable layers: levels.0.blocks.0.dcn'),
     (['--layers', 'stages.0'], "layer is not valid: got 'stages.0'"),
 ])
-def test_bad_options(classifier, tmp_path, capsys, options, words):
-    made = classifier('DCNv3')
+def test_bad_options(deformable, tmp_path, capsys, options, words):
+    made = deformable('DCNv3')
     assert sampling_points.main([made.config, made.checkpoint, str(made.image), *options,
                                  '--out-dir', str(tmp_path / 'out')]) == 2
     assert words in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""What tools and services call: config, command line, launch, inference, drawing."""

@@ -1,0 +1,233 @@
+"""What the families share: rename rules, the record of a conversion, the entry of the table."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from mmdcn.checkpoints.loading import CheckpointError
+
+State = dict[str, Tensor]
+
+_WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
+# The linear layer of mmpretrain's classifiers.
+CLASSIFIER_HEAD = re.compile(r'head\.fc\.(weight|bias)')
+_HOLE = re.compile(r'\{([a-z]+)\}')
+_SHOWN = 5
+
+
+class Renames:
+    """Rename rules of weight keys that can be read in both directions.
+
+    Args:
+        rules: pairs (old, new) of patterns for whole keys. A hole of one letter, as ``{i}``, stands
+            for digits, one of several letters, as ``{rest}``, for any text; both patterns of a
+            pair have the same holes. The first rule that fits a key decides.
+    """
+
+    def __init__(self, rules: Iterable[tuple[str, str]]) -> None:
+        self.rules = [(_compile(old), old, _compile(new), new) for old, new in rules]
+
+    def __call__(self, key: str) -> str | None:
+        """The new name of an old key, or None where no rule fits."""
+        for pattern, _, _, new in self.rules:
+            if match := pattern.fullmatch(key):
+                return new.format(**match.groupdict())
+        return None
+
+    def back(self, key: str) -> str | None:
+        """The old name of a new key, or None where no rule fits."""
+        for _, old, pattern, _ in self.rules:
+            if match := pattern.fullmatch(key):
+                return old.format(**match.groupdict())
+        return None
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts = _HOLE.split(pattern)
+    text = ''.join(
+        f'(?P<{part}>{"[0-9]+" if len(part) == 1 else ".+"})' if i % 2 else re.escape(part)
+        for i, part in enumerate(parts))
+    return re.compile(text)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may ask of a conversion; every family ignores what does not concern it.
+
+    Args:
+        pos_grid: (H, W) tokens to interpolate position embeddings to; None keeps the stored grid,
+            which the backbone interpolates at run time.
+        patch_size: side of the patches in pixels that the filters are resampled to.
+        window: side of the attention windows in tokens; their table has 2 * window - 1 rows.
+        global_size: side of the token map in global attention (64: an image of 1024 pixels).
+        table_resize: ``'bicubic'`` or ``'geometric'`` (BEiT's spacing) for relative positions.
+        kernel_points: points K of the deformable kernel (3x3: 9, without its centre 8).
+        keep_depthwise: keep DCNv3's depthwise convolution, for a DCNv4 with ``dw_kernel_size``.
+        class_rows: rows of the class layers to keep, in this order; None keeps all.
+        wide_ref_points: widen DINO's ``ref_point_head`` for an mmdet whose decoder encodes
+            reference points with twice as many frequencies (onedl-mmdetection 3.5).
+    """
+
+    pos_grid: tuple[int, int] | None = None
+    patch_size: int = 16
+    window: int = 14
+    global_size: int = 64
+    table_resize: str = 'bicubic'
+    kernel_points: int = 9
+    keep_depthwise: bool = False
+    class_rows: tuple[int, ...] | None = None
+    wide_ref_points: bool = False
+
+
+@dataclass
+class Conversion:
+    """The converted tensors, and what became of every tensor of the source.
+
+    ``kept`` names are unchanged, ``renamed`` maps source to new name (several sources may make one
+    tensor), ``dropped`` are source names, ``resized`` maps new names to old and new shape,
+    ``edited`` are new names whose values changed in another way.
+    """
+
+    state_dict: State = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    renamed: dict[str, str] = field(default_factory=dict)
+    dropped: list[str] = field(default_factory=list)
+    resized: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    edited: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def put(self, name: str, value: Tensor, *sources: str) -> None:
+        """Store a tensor made of these source tensors.
+
+        Raises:
+            CheckpointError: The name is taken already.
+        """
+        if name in self.state_dict:
+            raise CheckpointError(f'checkpoint is not valid: {", ".join(sources)} and another '
+                                  f'tensor both become {name}, expected one; choose another family')
+        self.state_dict[name] = value
+        for source in sources:
+            if source == name:
+                self.kept.append(source)
+            else:
+                self.renamed[source] = name
+
+    def replace(self, name: str, value: Tensor) -> None:
+        """Store another value under a name already there, and note a change of shape."""
+        old = self.state_dict[name]
+        if old.shape != value.shape:
+            first = self.resized.get(name, (tuple(old.shape),))[0]
+            self.resized[name] = (first, tuple(value.shape))
+        self.state_dict[name] = value
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything differs from the source."""
+        return bool(self.renamed or self.dropped or self.resized or self.edited)
+
+
+Convert = Callable[[State, Options], Conversion]
+
+
+@dataclass(frozen=True)
+class Converter:
+    """One family of published checkpoints.
+
+    Args:
+        name: name on the command line.
+        summary: what it reads and what it gives, in one line.
+        convert: makes the conversion; CheckpointError where the tensors are of another family.
+        marks: patterns of which each must be found in some key, to tell the family.
+        absent: patterns that no key may contain.
+        invert: the way back, where there is one.
+        uses: the :class:`Options` it looks at.
+        once: whether a second conversion of the same file would spoil it.
+    """
+
+    name: str
+    summary: str
+    convert: Convert
+    marks: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
+    invert: Convert | None = None
+    uses: tuple[str, ...] = ()
+    once: bool = False
+
+    def evidence(self, keys: Iterable[str]) -> list[str]:
+        """A key for each mark, or nothing where the keys do not tell this family."""
+        keys = list(keys)
+        if any(re.search(pattern, key) for pattern in self.absent for key in keys):
+            return []
+        found = [next((key for key in keys if re.search(mark, key)), '') for mark in self.marks]
+        return found if all(found) else []
+
+
+def tensors_of(checkpoint: Mapping[str, Any], averaged: bool = True) -> State:
+    """The tensors of a checkpoint as read, without wrappers and the prefix ``module.``.
+
+    Args:
+        checkpoint: what :func:`mmdcn.checkpoints.read_checkpoint` gave.
+        averaged: take the averaged weights, ``model_ema``, where the file has them; otherwise
+            those under ``model``.
+
+    Raises:
+        CheckpointError: There are none.
+    """
+    node: Any = checkpoint
+    if not averaged:
+        node = checkpoint.get('model')
+        if not isinstance(node, Mapping) or 'model_ema' not in checkpoint:
+            raise CheckpointError('--no-ema is not valid: the file has no model beside model_ema, '
+                                  'so there is nothing to choose; leave it out')
+    while inner := [node[name] for name in _WRAPPERS if isinstance(node.get(name), Mapping)]:
+        node = inner[0]
+    state = {key: value for key, value in node.items() if isinstance(value, Tensor)}
+    if not state:
+        raise CheckpointError('checkpoint is not valid: it holds no tensors, expected weights at '
+                              f'the top or under {", ".join(_WRAPPERS)}')
+    if all(key.startswith('module.') for key in state):
+        state = {key.removeprefix('module.'): value for key, value in state.items()}
+    return state
+
+
+def rename_all(state: State, rename: Callable[[str], str | None], *,
+               drop: Callable[[str], bool] = lambda key: False) -> Conversion:
+    """Rename every key; None from ``rename`` leaves a key as it is."""
+    result = Conversion()
+    for key, value in state.items():
+        if drop(key):
+            result.dropped.append(key)
+        else:
+            result.put(rename(key) or key, value, key)
+    return result
+
+
+def keep_class_rows(result: Conversion, layer: re.Pattern[str], options: Options) -> Conversion:
+    """Cut the class layers, those whose converted names match, to ``options.class_rows``.
+
+    Raises:
+        CheckpointError: There is no such layer, or a row beyond it is wanted.
+    """
+    if options.class_rows is None:
+        return result
+    names = [name for name in result.state_dict if layer.fullmatch(name)]
+    count = min((len(result.state_dict[name]) for name in names), default=0)
+    if max(options.class_rows) >= count:
+        raise CheckpointError(f'--class-rows is not valid: got row {max(options.class_rows)}, '
+                              f'expected rows below {count}, the classes of the file')
+    for name in names:
+        result.replace(name, result.state_dict[name][list(options.class_rows)])
+    return result
+
+
+def refuse_unknown(family: str, unknown: Sequence[str], expected: str) -> None:
+    """Raise CheckpointError if any keys are left over."""
+    if unknown:
+        more = f' and {len(unknown) - _SHOWN} more' if len(unknown) > _SHOWN else ''
+        raise CheckpointError(
+            f'checkpoint is not valid: got {", ".join(unknown[:_SHOWN])}{more}, expected '
+            f'{expected} in a file of the family {family}; choose another family')

@@ -1,0 +1,241 @@
+"""Reads checkpoints of any published form without running code from them."""
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from mmengine.logging import print_log
+from safetensors import safe_open
+
+from mmdcn.checkpoints.policy import current_policy
+from mmdcn.checkpoints.training_state import unpack_training_state
+from mmdcn.checkpoints.unpickling import unpickle
+
+# Where published files keep their weights; the first that holds tensors wins.
+WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
+_MODULE = re.compile(r'^module\.')
+_GIT_LFS = b'version https://git-lfs'
+_TEXT = (b'<', b'{', b'[')
+# What torch says where a file needs more than its restricted unpickler offers.
+_BEYOND = ('TorchScript', 'legacy .tar', 'Can only', 'unrecognized function')
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, unsafe, or belongs to another model."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint holds more than tensors and plain data."""
+
+
+def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Read a local checkpoint; only tensors and plain data are unpickled, nothing is executed.
+
+    The content decides the format, not the suffix: safetensors, its index of several files
+    (``*.index.json``, read with all files it names), or ``torch.save``, old forms included.
+    The weights are the first of ``state_dict``, ``model_ema``, ``model`` and ``module`` that holds
+    tensors, else the file is a bare state dict. A leading ``module.`` is dropped from their names,
+    and so are the copies ``ema_*`` that the exponential-average hook of mmcv 1.x keeps beside them
+    (the ordinary names hold the averaged weights there).
+
+    Under :func:`loading_policy` with ``trust`` a file that cannot be read so is unpickled without
+    restrictions, after a warning.
+
+    Args:
+        path: The file.
+        map_location: Device the tensors are put on; with safetensors not a function.
+
+    Returns:
+        The checkpoint's dictionary with the weights under ``state_dict``; the header of a
+        safetensors file under ``meta``.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, no checkpoint, or (then an
+            UnsafeCheckpointError) holds objects that are not plain data.
+    """
+    path = Path(path).expanduser()
+    head = _first_bytes(path)
+    try:
+        if path.name.endswith('.index.json'):
+            content = _read_index(path, map_location)
+        else:
+            _refuse_other_files(path, head)
+            content = _read_file(path, head, map_location)
+        if not isinstance(content, Mapping):
+            raise CheckpointError(f'checkpoint is not valid: {path} holds a '
+                                  f'{type(content).__name__}, expected a dictionary of tensors')
+        checkpoint = unwrap(content)
+        unpack_training_state(checkpoint)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged or hostile file can make a parser fail in any way
+        raise _damaged(path, error) from error
+    return checkpoint
+
+
+def unwrap(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file holds, with its weights under ``state_dict`` and their names in plain form.
+
+    Args:
+        content: Dictionary of a checkpoint, or a bare state dict.
+    """
+    held = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
+    filled = [key for key in held if any(map(torch.is_tensor, content[key].values()))]
+    if not filled and not held:
+        return {'state_dict': _plain_names(content)}
+    return {**content, 'state_dict': _plain_names(content[(filled or held)[0]])}
+
+
+def _plain_names(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
+    """Weights without the prefix of distributed training and without mmcv 1.x's averages."""
+    names = [key for key in weights if isinstance(key, str)]
+    averages = {'ema_' + _MODULE.sub('', key).replace('.', '_') for key in names}
+    plain = OrderedDict((_MODULE.sub('', key), weights[key]) for key in names
+                        if key not in averages)
+    versions = getattr(weights, '_metadata', None)
+    if isinstance(versions, Mapping):  # the versions of the modules, which their loading asks for
+        plain._metadata = {_MODULE.sub('', key): value for key, value in versions.items()
+                           if isinstance(key, str) and isinstance(value, Mapping)}
+    return plain
+
+
+def _first_bytes(path: Path) -> bytes:
+    """The beginning of a file, or an error that says why there is none."""
+    if path.is_dir():
+        files = sorted(entry.name for entry in path.iterdir()
+                       if entry.suffix in ('.pth', '.pt', '.safetensors', '.bin', '.json'))
+        hint = f'name one of its files: {", ".join(files[:8])}' if files else 'check the path'
+        raise CheckpointError(f'checkpoint is not valid: {path} is a folder, expected a file; '
+                              f'{hint}')
+    if not path.is_file():
+        raise CheckpointError(f'checkpoint is not valid: got {path}, expected an existing file; '
+                              'check the path')
+    try:
+        with path.open('rb') as file:
+            return file.read(1024)
+    except OSError as error:
+        raise _damaged(path, error) from error
+
+
+def _refuse_other_files(path: Path, head: bytes) -> None:
+    """Name what a file is that people mistake for a checkpoint."""
+    if not head:
+        found, remedy = 'it is empty', 'copy or download it again'
+    elif head.startswith(_GIT_LFS):
+        found = 'it is a Git LFS pointer, not the file itself'
+        remedy = 'fetch the file with: git lfs pull'
+    elif head.lstrip().startswith(_TEXT):
+        found = 'it is text, perhaps a web page saved in its place'
+        remedy = 'open it to see what the server said, and download it again'
+    elif head.startswith(b'\x1f\x8b'):
+        found, remedy = 'it is compressed', 'unpack it first (gunzip)'
+    else:
+        return
+    raise CheckpointError(f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot '
+                          f'be read ({found}), expected a file of torch.save or safetensors; '
+                          f'{remedy}')
+
+
+def _read_file(path: Path, head: bytes, map_location: Any) -> Any:
+    """The content of one file."""
+    if head[8:9] == b'{' or (path.suffix == '.safetensors' and not head.startswith(b'PK')):
+        return _read_safetensors(path, map_location)
+    with path.open('rb') as file:  # given a name, torch goes by the suffix
+        return read_torch(file, path, map_location)
+
+
+def _read_safetensors(path: Path, map_location: Any) -> dict[str, Any]:
+    device = str(map_location) if isinstance(map_location, str | torch.device) else 'cpu'
+    with safe_open(path, framework='pt', device=device) as file:
+        meta = {key: _from_json(text) for key, text in (file.metadata() or {}).items()}
+        names = file.keys()
+        return {'meta': meta, 'state_dict': {key: file.get_tensor(key) for key in names}}
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_index(path: Path, map_location: Any) -> dict[str, Any]:
+    """The weights of all files that an index names; they lie in the same folder."""
+    content = json.loads(path.read_bytes())
+    places = content.get('weight_map') if isinstance(content, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f'checkpoint is not valid: {path} has no weight_map, expected the '
+                              'index of a checkpoint in several files')
+    state: dict[str, torch.Tensor] = {}
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or name.endswith('.json'):
+            raise CheckpointError(f'checkpoint is not valid: {path} names {name}, expected weight '
+                                  'files in its own folder')
+        state.update(read_checkpoint(path.with_name(name), map_location)['state_dict'])
+    lost = [key for key in places if _MODULE.sub('', key) not in state]
+    if lost:
+        raise CheckpointError(f'checkpoint is not valid: {path} names {lost[0]} in '
+                              f'{places[lost[0]]}, which lacks it; download the files again')
+    return {'meta': content.get('metadata') or {}, 'state_dict': state}
+
+
+def read_torch(file: BinaryIO, source: str | Path, map_location: Any = 'cpu') -> Any:
+    """The object in an open file of ``torch.save``, safely unless the policy trusts it.
+
+    Args:
+        file: Binary file that can be rewound.
+        source: Its name, for messages.
+        map_location: Device the tensors are put on.
+
+    Raises:
+        UnsafeCheckpointError: It holds more than tensors and plain data.
+    """
+    try:
+        return unpickle(file, map_location)
+    except Exception as error:
+        if current_policy().trust:
+            print_log(f'--trust-checkpoint: {source} is unpickled without restrictions and can '
+                      'run any code', logger='current', level=logging.WARNING)
+            file.seek(0)
+            return torch.load(file, map_location=map_location, weights_only=False)
+        at_end = not file.read(1)
+        file.seek(0)
+        cut_off = at_end and file.read(2) != b'PK'  # within the name of a class, perhaps
+        reason = '' if cut_off else _beyond_plain_data(error)
+        if reason:
+            raise UnsafeCheckpointError(
+                f'checkpoint is not valid: {source} holds {reason}, expected tensors and plain '
+                'data only; it was not executed. Get it from a source that saves the state dict '
+                'alone or safetensors. --trust-checkpoint loads it all the same: such a file can '
+                'run any code on this machine, so only if you trust whoever made it') from error
+        raise
+
+
+def _beyond_plain_data(error: Exception) -> str:
+    """What a file holds that is not plain data; empty where it is just damaged."""
+    text = str(error)
+    found = re.search(r'(?:GLOBAL|global) (\S+)', text)
+    if isinstance(error, pickle.UnpicklingError) and found:
+        return f'an object of type {found.group(1).rstrip(".")}'
+    if isinstance(error, pickle.UnpicklingError | RuntimeError):
+        cause = next((line for line in text.splitlines() if any(part in line for part in _BEYOND)),
+                     None)
+        if cause:
+            return f'instructions beyond plain data ({cause.strip()})'
+    return ''
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[0].split('. ')[0]
+    return CheckpointError(
+        f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot be read ({reason}), '
+        'expected a file of torch.save or safetensors; it may be cut off: copy or download it '
+        'again')

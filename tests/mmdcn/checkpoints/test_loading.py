@@ -1,0 +1,257 @@
+"""What is read, in which form, and from which part of a file."""
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader, load_checkpoint
+from torch import nn
+
+from mmdcn.checkpoints import (
+    CheckpointError,
+    pack_training_state,
+    read_checkpoint,
+    save_checkpoint,
+)
+
+
+def model() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+
+@pytest.fixture(params=[True, False], ids=['zip', 'legacy'])
+def roundtrip(tmp_path, request):
+    """Function that saves an object with torch and reads it back safely."""
+
+    def run(content):
+        torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=request.param)
+        return read_checkpoint(tmp_path / 'a.pth')
+
+    return run
+
+
+def training_checkpoint() -> dict:
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    return {
+        'state_dict': model().state_dict(),
+        'message_hub': {'log_scalars': OrderedDict(loss=history, empty=HistoryBuffer()),
+                        'runtime_info': {'best_score': np.float64(0.5)}, 'resumed_keys': {}},
+        'meta': {'iter': 3, 'dataset_meta': {'palette': np.arange(6).reshape(2, 3),
+                                             'classes': ('a', 'b')}, 'x': np.float32(2.5)},
+        'optimizer': torch.optim.AdamW(model().parameters()).state_dict(),
+    }
+
+
+def test_what_mmengine_saves_is_read(roundtrip):
+    saved = training_checkpoint()
+    read = roundtrip(saved)
+    scalars = read['message_hub']['log_scalars']
+    assert scalars['loss'].mean() == 1.5 and type(scalars['loss']) is HistoryBuffer
+    scalars['loss'].update(3.0)
+    assert scalars['loss'].max() == 3.0 and len(scalars['empty'].data[0]) == 0
+    assert read['meta']['x'] == 2.5 and read['message_hub']['runtime_info']['best_score'] == 0.5
+    palette = read['meta']['dataset_meta']['palette']
+    assert type(palette) is np.ndarray and (palette[1] == [3, 4, 5]).all()
+    assert read['meta']['dataset_meta']['classes'] == ('a', 'b')
+    assert read['state_dict'].keys() == saved['state_dict'].keys()
+    assert read['optimizer']['param_groups'] == saved['optimizer']['param_groups']
+
+
+def test_what_the_runner_packs_needs_no_permissions(tmp_path):
+    saved = training_checkpoint()
+    pack_training_state(saved)
+    torch.save(saved, tmp_path / 'a.pth')
+    torch.load(tmp_path / 'a.pth', weights_only=True)
+    read = read_checkpoint(tmp_path / 'a.pth')
+    history = read['message_hub']['log_scalars']['loss']
+    assert type(history) is HistoryBuffer and history.data[0].tolist() == [1.0, 2.0]
+    assert history.max_length == 1000000 and history.mean() == 1.5
+    assert read['meta']['dataset_meta'] == {'palette': [[0, 1, 2], [3, 4, 5]],
+                                            'classes': ('a', 'b')}
+    assert type(read['message_hub']['runtime_info']['best_score']) is float
+
+
+@pytest.mark.parametrize('array', [
+    np.array(3.5), np.zeros((0, 2), np.int16), np.asfortranarray(np.arange(6.).reshape(2, 3)),
+    np.array([True, False]), np.array(['cat', 'tree']), np.arange(3, dtype='>i4'),
+    np.array([1 + 2j], np.complex64), np.array([b'ab'])])
+def test_arrays(roundtrip, array):
+    read = roundtrip({'state_dict': {}, 'x': array, 'y': [(array,)]})
+    assert read['x'].dtype == array.dtype and read['x'].shape == array.shape
+    assert (read['x'] == array).all() and read['x'].flags.writeable
+    assert (read['y'][0][0] == array).all()
+
+
+def test_harmless_classes_become_plain_data(roundtrip, monkeypatch):
+    class CfgNode(dict):
+        """As yacs has it: a dictionary with attributes."""
+
+    yacs = ModuleType('yacs.config')
+    CfgNode.__module__, CfgNode.__qualname__, yacs.CfgNode = 'yacs.config', 'CfgNode', CfgNode
+    monkeypatch.setitem(sys.modules, 'yacs', ModuleType('yacs'))
+    monkeypatch.setitem(sys.modules, 'yacs.config', yacs)
+    node = CfgNode(MODEL=CfgNode(DEPTHS=[4, 4]), LR=np.float64(0.1))
+    node.__dict__['_immutable'] = True
+    counts = defaultdict(list)
+    counts['a'].append(1)
+    read = roundtrip({'model': {'a': torch.ones(1)}, 'config': node,
+                      'args': Namespace(lr=0.1, out=PurePosixPath('/a/b'), mean=np.ones(2)),
+                      'cfg': ConfigDict(a=dict(b=1)), 'counts': counts, 'more': Counter('aab'),
+                      'folder': Path('x/y'), 'betas': (0.9, slice(1, 2), {3}),
+                      'dtype': torch.bfloat16, 'size': torch.Size([2])})
+    assert read['config'] == {'MODEL': {'DEPTHS': [4, 4]}, 'LR': 0.1}
+    assert type(read['config']) is OrderedDict
+    assert read['args'].lr == 0.1 and read['args'].out == '/a/b' and read['args'].mean.sum() == 2
+    assert read['cfg'] == {'a': {'b': 1}} and read['counts'] == {'a': [1]}
+    assert read['folder'] == 'x/y' and read['betas'] == (0.9, slice(1, 2), {3})
+    assert read['dtype'] is torch.bfloat16 and read['size'] == (2,)
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda s: s, lambda s: {'state_dict': s}, lambda s: {'model': s}, OrderedDict,
+    lambda s: {'module': s, 'epoch': 3}, lambda s: {'model_ema': s},
+    lambda s: {'module.' + key: value for key, value in s.items()},
+    lambda s: {'state_dict': s, 'model_ema': {'x': torch.ones(1)}},
+    lambda s: {'model': {'x': torch.ones(1)}, 'model_ema': s},
+    lambda s: {'model': s, 'module': {'x': torch.ones(1)}},
+    lambda s: {'state_dict': {}, 'model': s}, lambda s: {'model': 'resnet', 'state_dict': s},
+    lambda s: {**s, **{'ema_' + key.replace('.', '_'): value for key, value in s.items()}},
+])
+def test_where_the_weights_are(roundtrip, wrap):
+    weights = model().state_dict()
+    assert roundtrip(wrap(weights))['state_dict'].keys() == weights.keys()
+
+
+def test_names_that_only_look_like_averages_stay(roundtrip):
+    weights = {'ema_scale': torch.ones(1), 'ema.weight': torch.ones(1)}
+    assert roundtrip(weights)['state_dict'].keys() == weights.keys()
+
+
+def test_versions_of_modules_are_kept(roundtrip):
+    assert roundtrip(model().state_dict())['state_dict']._metadata['1'] == {'version': 2}
+
+
+@pytest.mark.parametrize('value', [[1, 2], torch.zeros(3), 'text', None])
+def test_not_a_dictionary(roundtrip, value):
+    with pytest.raises(CheckpointError, match='expected a dictionary of tensors'):
+        roundtrip(value)
+
+
+# safetensors.
+
+META = {'classes': ('a', 'b'), 'epoch': 3, 'nested': {'x': [1.5, None, True]}, 'note': 'pt'}
+
+
+@pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.pt'])
+def test_what_is_written_is_read(tmp_path, suffix):
+    weights = model().state_dict()
+    base = torch.arange(12.).reshape(3, 4)
+    weights.update(view=base[1:], turned=base.t(), half=base.half(), scalar=torch.tensor(3))
+    path = tmp_path / 'new' / f'a{suffix}'
+    save_checkpoint(path, weights, META)
+    read = read_checkpoint(path)
+    assert {key: read['meta'][key] for key in META} == {**META, 'classes': ['a', 'b']}
+    assert read['state_dict'].keys() == weights.keys()
+    for key, value in weights.items():
+        assert read['state_dict'][key].dtype == value.dtype
+        assert torch.equal(read['state_dict'][key], value)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    if suffix != '.safetensors':
+        assert torch.load(path, weights_only=True)['meta']['epoch'] == 3
+
+
+@pytest.mark.parametrize(('name', 'weights', 'meta', 'words'), [
+    ('a.pkl', {}, {}, r'ends in \.safetensors'),
+    ('a.pth', {'a': [1]}, {}, 'a is a list, expected tensors only'),
+    ('a.pth', {}, {'x': {'y': [np.float64(1)]}}, r"meta\['x'\]\['y'\]\[0\].*float64"),
+    ('a.safetensors', {}, {'x': object()}, r"meta\['x'\].*object"),
+])
+def test_what_is_not_written(tmp_path, name, weights, meta, words):
+    with pytest.raises(CheckpointError, match=words):
+        save_checkpoint(tmp_path / name, weights, meta)
+    assert not list(tmp_path.iterdir())
+
+
+def write_shards(folder: Path, suffix: str) -> Path:
+    for i, key in enumerate(('a', 'b')):
+        state = {key: torch.full((2,), float(i))}
+        save_checkpoint(folder / f'm-{i}.safetensors', state) if suffix == 'safetensors' \
+            else torch.save(state, folder / f'm-{i}.bin')
+    places = {key: f'm-{i}.{suffix}' for i, key in enumerate(('a', 'b'))}
+    path = folder / 'm.index.json'
+    path.write_text(json.dumps({'metadata': {'total_size': 16}, 'weight_map': places}))
+    return path
+
+
+@pytest.mark.parametrize('suffix', ['safetensors', 'bin'])
+def test_several_files(tmp_path, suffix):
+    read = read_checkpoint(write_shards(tmp_path, suffix))
+    assert read['meta'] == {'total_size': 16}
+    assert {key: value.tolist() for key, value in read['state_dict'].items()} == {
+        'a': [0.0, 0.0], 'b': [1.0, 1.0]}
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda places: places.update(c='m-0.safetensors'), 'names c in m-0.safetensors'),
+    (lambda places: places.update(c='../m-0.safetensors'), 'in its own folder'),
+    (lambda places: places.update(c='/etc/passwd'), 'in its own folder'),
+    (lambda places: places.update(c='m.index.json'), 'in its own folder'),
+    (lambda places: places.update(c='absent.safetensors'), 'absent.safetensors, expected an ex'),
+    (lambda places: places.update(c=3), 'no weight_map'),
+])
+def test_bad_index(tmp_path, change, words):
+    path = write_shards(tmp_path, 'safetensors')
+    content = json.loads(path.read_text())
+    change(content['weight_map'])
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=words):
+        read_checkpoint(path)
+
+
+# mmengine's own ways.
+
+def test_mmengine_reads_the_same_way(tmp_path):
+    save_checkpoint(tmp_path / 'a.safetensors', model().state_dict())
+    target = model()
+    load_checkpoint(target, str(tmp_path / 'a.safetensors'), strict=True)
+    read = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'))
+    assert torch.equal(target[0].weight, read['state_dict']['0.weight'])
+
+
+@pytest.mark.parametrize('address', ['https://mmdcn.invalid/a.pth', 'torchvision://made'])
+def test_downloads_are_read_the_same_way(tmp_path, monkeypatch, address):
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models',
+                        lambda: {'made': 'https://mmdcn.invalid/a.pth'})
+    cache = tmp_path / 'checkpoints'
+    fetched = []
+
+    def fetch(url, file, *args, **kwargs):
+        fetched.append(url)
+        torch.save(content, file)
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
+    content = {'model': {'a': torch.ones(1)}}
+    for _ in range(2):
+        assert CheckpointLoader.load_checkpoint(address)['state_dict']['a'] == 1
+    assert fetched == ['https://mmdcn.invalid/a.pth']
+    torch.save({'a': nn.Linear(2, 2)}, cache / 'a.pth')
+    with pytest.raises(CheckpointError, match='not executed'):
+        CheckpointLoader.load_checkpoint(address)
+    (cache / 'a.pth').unlink()
+
+    def fail(*args, **kwargs):
+        raise OSError('no network')
+
+    monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
+    with pytest.raises(CheckpointError, match='no network.*download it by hand'):
+        CheckpointLoader.load_checkpoint(address)

@@ -1,0 +1,1 @@
+"""Upkeep of the project, behind `make`: environment, quickstart, learning, model zoo, wheel."""

@@ -1,0 +1,132 @@
+"""Train every mini system to its threshold through ``tools/train.py`` and ``tools/test.py``.
+
+``python tools/dev/learn.py [SYSTEM ...]`` prints one table row for each system and exits with 1 if
+a metric stays below its threshold, or if the negative control (the same training with the backbone
+frozen at its initialisation, so that nothing but the heads can learn) reaches it. Lengths are fixed
+in iterations by the configs, never in time. A new system joins by one entry in ``SYSTEMS``.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FROZEN = ('model.backbone.frozen_stages=4',)
+
+
+@dataclass(frozen=True)
+class System:
+    """One mini system: its config, the gates on its metrics and the options of its control."""
+
+    config: str
+    gates: dict[str, float]
+    control: tuple[str, ...] = field(default=FROZEN)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one training reached: metrics by name, its length and how long it took."""
+
+    metrics: dict[str, float]
+    iterations: int
+    minutes: float
+
+
+SYSTEMS = {
+    'mask-rcnn': System(
+        'configs/mini/mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
+        {'coco/bbox_mAP_50': 0.75, 'coco/segm_mAP_50': 0.70}),
+    'upernet': System(
+        'configs/mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py',
+        {'mIoU': 50.0}),
+    'classifier': System(
+        'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',
+        {'accuracy/top1': 88.0}),
+}
+
+
+def run(command: list[str], log: Path, label: str) -> str:
+    """Run a tool, its output in ``log``; show one progress line every 20 seconds.
+
+    Raises:
+        SystemExit: the tool failed; the end of its output is shown.
+    """
+    shown = time.time()
+    with log.open('w') as sink, subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT) as process:
+        for line in process.stdout:
+            sink.write(line)
+            if time.time() - shown > 20 and re.search(r'(Iter|Epoch)\((train|val|test)\)', line):
+                shown = time.time()
+                progress = re.sub(r'.* - (INFO - )?', '', line.rstrip())
+                print(f'  {label}: {progress[:110]}', flush=True)
+    text = log.read_text()
+    if process.returncode:
+        print('\n'.join(text.splitlines()[-25:]), file=sys.stderr)
+        sys.exit(f'error: {" ".join(command)} failed with exit code {process.returncode}; '
+                 f'log: {log}')
+    return text
+
+
+def train_and_test(name: str, config: str, work_dir: Path,
+                   options: tuple[str, ...] = ()) -> Outcome:
+    """Train ``config`` in ``work_dir``, evaluate its last checkpoint with ``tools/test.py``."""
+    work_dir.mkdir(parents=True, exist_ok=True)
+    extra = ['--cfg-options', *options] if options else []
+    start = time.time()
+    run(['tools/train.py', config, '--work-dir', str(work_dir), '--seed', '0', *extra],
+        work_dir / 'train.txt', name)
+    checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
+    out = work_dir / 'metrics.json'
+    run(['tools/test.py', config, str(checkpoint), '--work-dir', str(work_dir / 'test'),
+         '--out', str(out), *extra], work_dir / 'test.txt', name)
+    iterations = int(re.search(r'(\d+)\.pth$', checkpoint.name).group(1))
+    return Outcome(json.loads(out.read_text()), iterations, (time.time() - start) / 60)
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                     .rstrip() for row in rows)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; 0 when every gate holds, 1 otherwise, 2 for an unknown system."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('systems', nargs='*', metavar='SYSTEM', help=f'any of {", ".join(SYSTEMS)}')
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'learn')
+    arguments = parser.parse_args(argv)
+    unknown = [name for name in arguments.systems if name not in SYSTEMS]
+    if unknown:
+        parser.error(f'system is not valid: got {unknown[0]!r}, '
+                     f'expected any of {", ".join(SYSTEMS)}')
+    rows = [('system', 'metric', 'value', 'threshold', 'control', 'iterations', 'minutes',
+             'verdict')]
+    good = True
+    for name in arguments.systems or SYSTEMS:
+        system = SYSTEMS[name]
+        print(f'{name}: {system.config}', flush=True)
+        result = train_and_test(name, system.config, arguments.work_dir / name)
+        control = train_and_test(f'{name} control', system.config,
+                                 arguments.work_dir / f'{name}-control', system.control)
+        for metric, threshold in system.gates.items():
+            value, low = result.metrics[metric], control.metrics[metric]
+            verdict = ('below threshold' if value < threshold else
+                       'control too good' if low >= threshold else 'ok')
+            good &= verdict == 'ok'
+            rows.append((name, metric, f'{value:.3f}', f'{threshold:.3f}', f'{low:.3f}',
+                         str(result.iterations), f'{result.minutes:.1f}', verdict))
+    print('\n' + table(rows))
+    return 0 if good else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of tools/dev/check_wheel.py."""
