@@ -88,7 +88,9 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
         raise UserError(f'{where} is not valid: {error.filename or error} does not exist; '
                         f'{place}; see the README for how to get or make the data') from error
     except AssertionError as error:
-        check = find_check(DATASETS.get(dataset_cfg['type']))
+        with DATASETS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(dataset_cfg['type'])
+        check = find_check(kind) if isinstance(kind, type) else None
         if check is not None:
             check.explain(dataset_cfg, where, error)
         raise UserError(f'{where} is not valid: {error}; {place}') from error
