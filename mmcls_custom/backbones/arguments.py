@@ -48,3 +48,20 @@ def check_out_indices(out_indices: Sequence[int], count: int, what: str) -> tupl
     if not found or sorted(set(found)) != list(found) or not set(found) <= set(range(count)):
         refuse('out_indices', out_indices, f'rising {what} numbers within 0..{count - 1}')
     return found
+
+
+def resolve_out_indices(out_indices: int | Sequence[int], count: int, what: str) -> list[int]:
+    """Rising numbers of the stages to return, negative ones counted from the last.
+
+    Args:
+        out_indices: As mmpretrain's backbones take them.
+        count: Number of stages.
+        what: What they are called, for the message.
+
+    Raises:
+        ValueError: None is given, or one is out of bounds.
+    """
+    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
+    if not given or not all(-count <= index < count for index in given):
+        refuse('out_indices', out_indices, f'{what} numbers within {-count}..{count - 1}')
+    return sorted({index % count for index in given})

@@ -32,16 +32,8 @@ from mmengine.registry import MODELS
 from mmpretrain.models import ConvNeXt
 from torch import Tensor, nn
 
+from mmcls_custom.backbones.arguments import resolve_out_indices
 from ops_dcn import DCNv4
-
-
-def _stage_numbers(out_indices: int | Sequence[int], stages: int) -> list[int]:
-    """Numbers of the stages to return, negative ones counted from the last; ``ValueError``."""
-    given = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-    if not given or not all(-stages <= index < stages for index in given):
-        raise ValueError(f'out_indices is not valid: got {out_indices}, expected numbers within '
-                         f'{-stages}..{stages - 1}; the model has {stages} stages')
-    return sorted({index % stages for index in given})
 
 
 def _is_pretrained(init_cfg: Any) -> bool:
@@ -58,7 +50,8 @@ class IsotropicConvNeXt(ConvNeXt):
 
     Args:
         arch: ``'small'`` (18 blocks of width 384), ``'base'`` (18 of 768), ``'large'`` (36 of
-            1024), or a mapping with ``depths`` and ``channels``, both of length 1.
+            1024), ``'pico'`` (3 of 48; the project's own, for demonstrations on a CPU), or a
+            mapping with ``depths`` and ``channels``, both of length 1.
         layer_scale_init_value: start of the per-channel factors, 0 for none; None: 1e-6 in
             ``'large'``, else 0, as published.
         out_indices: 0 or -1, the only stage.
@@ -69,6 +62,7 @@ class IsotropicConvNeXt(ConvNeXt):
     """
 
     arch_settings = {
+        'pico': dict(depths=[3], channels=[48]),
         'small': dict(depths=[18], channels=[384]),
         'base': dict(depths=[18], channels=[768]),
         'large': dict(depths=[36], channels=[1024]),
@@ -85,7 +79,7 @@ class IsotropicConvNeXt(ConvNeXt):
                              f'{tuple(self.arch_settings)} or a mapping with depths and channels '
                              'of length 1')
         super().__init__(dict(settings), layer_scale_init_value=layer_scale_init_value,
-                         out_indices=_stage_numbers(out_indices, 1),
+                         out_indices=resolve_out_indices(out_indices, 1, 'stage'),
                          **{'stem_patch_size': 16, **kwargs})
         # The published stem has no norm, which the base class always adds.
         self.downsample_layers[0] = nn.Sequential(self.downsample_layers[0][0])
@@ -154,7 +148,8 @@ class DeformableConvNeXt(ConvNeXt):
     times those of ConvNeXt, unless ``mask_init`` is 1/9.
 
     Args:
-        arch: as mmpretrain's ``ConvNeXt``.
+        arch: as mmpretrain's ``ConvNeXt``, or ``'pico'``, the project's own small one for
+            demonstrations on a CPU.
         group_channels: channels that share offsets and weights; divides every stage's width.
         without_pointwise: leave out DCNv4's two projections.
         dw_kernel_size: odd side of a depthwise convolution that feeds the offsets; None has none.
@@ -166,13 +161,16 @@ class DeformableConvNeXt(ConvNeXt):
         ValueError: an out index out of bounds, or widths that ``group_channels`` does not divide.
     """
 
+    arch_settings = {
+        'pico': dict(depths=[1, 1, 2, 1], channels=[16, 32, 64, 128]), **ConvNeXt.arch_settings}
+
     def __init__(self, arch: str | Mapping[str, Any] = 'tiny', *, group_channels: int = 16,
                  without_pointwise: bool = True, dw_kernel_size: int | None = None,
                  mask_init: float = 0.0, out_indices: int | Sequence[int] = -1,
                  **kwargs: Any) -> None:
         settings = self.arch_settings['tiny'] if isinstance(arch, str) else arch
-        super().__init__(arch, out_indices=_stage_numbers(out_indices, len(settings['depths'])),
-                         **kwargs)
+        super().__init__(arch, **kwargs, out_indices=resolve_out_indices(
+            out_indices, len(settings['depths']), 'stage'))
         for channels, stage in zip(self.channels, self.stages, strict=True):
             if group_channels < 1 or channels % group_channels:
                 raise ValueError(f'group_channels is not valid: got {group_channels}, expected a '

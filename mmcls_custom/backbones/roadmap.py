@@ -14,6 +14,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmcls_custom.backbones.arguments import check_out_indices, refuse
 
@@ -30,6 +31,8 @@ _NUM_STAGES = 4
 ROADMAP_ARCHS: dict[str, dict[str, tuple]] = {
     'resnet50': dict(depths=((3, 4, 6, 3), (3, 3, 9, 3)), widths=(64, 64, 96)),
     # Table 11 gives operations, not the width of 84: it follows from 14.52 G at the stage ratio.
+    # The project's own small one, for demonstrations on a CPU.
+    'pico': dict(depths=((1, 1, 2, 1), (1, 1, 2, 1)), widths=(16, 16, 16)),
     'resnet200': dict(depths=((3, 24, 36, 3), (3, 3, 27, 3)), widths=(64, 84, 128)),
 }
 
@@ -130,13 +133,16 @@ class RoadmapResNet(BaseModule):
 
     Args:
         step: 0..14.
-        arch: ``'resnet50'`` or ``'resnet200'``, which give depths and widths by step, or a
-            mapping with ``depths`` (blocks of the four stages) and ``width`` (the bottleneck's,
+        arch: ``'resnet50'``, ``'resnet200'`` or ``'pico'``, which give depths and widths by step,
+            or a mapping with ``depths`` (blocks of the four stages) and ``width`` (the bottleneck's,
             from step 6 on the block's width in the first stage), taken as they are.
         kernel_size: odd side of the depthwise convolution in place of the step's, from step 8
             on; the paper also tries 9 and 11.
         drop_path_rate: stochastic depth of the last block; rises linearly from 0.
         out_indices: stages to return, rising numbers within 0..3.
+        frozen_stages: -1 trains all; 0 freezes the stem; k also freezes stages 0..k-1 (their
+            downsampling included). Frozen parts stay in eval mode.
+        with_cp: recompute the blocks in the backward pass to save memory.
         pool: return means over the map, (N, C_i), for classifiers. At step 14 the output norm
             comes after it, as in ConvNeXt.
         in_channels: channels of the image.
@@ -147,17 +153,21 @@ class RoadmapResNet(BaseModule):
         ValueError: a value out of bounds, naming it.
     """
 
-    def __init__(self, step: int, arch: str | Mapping[str, Any] = 'resnet50', *,
+    def __init__(self, step: int = _SEPARATE, arch: str | Mapping[str, Any] = 'resnet50', *,
                  kernel_size: int | None = None, drop_path_rate: float = 0.0,
-                 out_indices: Sequence[int] = (0, 1, 2, 3), pool: bool = False,
-                 in_channels: int = 3, init_cfg: Any = None) -> None:
+                 out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1,
+                 with_cp: bool = False, pool: bool = False, in_channels: int = 3,
+                 init_cfg: Any = None) -> None:
         super().__init__(init_cfg=_default_init(step) if init_cfg is None else init_cfg)
         if step not in range(len(ROADMAP_STEPS)):
             refuse('step', step, f'a number within 0..{len(ROADMAP_STEPS) - 1}')
         if kernel_size is not None and (step < _KERNEL_5 or kernel_size % 2 == 0):
             refuse('kernel_size', kernel_size, f'None before step {_KERNEL_5}, else an odd number')
+        if frozen_stages not in range(-1, _NUM_STAGES + 1):
+            refuse('frozen_stages', frozen_stages, f'a number within -1..{_NUM_STAGES}')
         self.out_indices = check_out_indices(out_indices, _NUM_STAGES, 'stage')
-        self.step, self.pool = step, pool
+        self.step, self.pool, self.frozen_stages = step, pool, frozen_stages
+        self.with_cp = with_cp
         self.depths, width = _resolve(arch, step)
         kernel = kernel_size or {_KERNEL_5: 5}.get(step, 7 if step >= _KERNEL_7 else 3)
         self.stem = _stem(step, in_channels, width)
@@ -177,18 +187,35 @@ class RoadmapResNet(BaseModule):
             width *= 2
         for i in self.out_indices if step >= _SEPARATE else ():
             self.add_module(f'norm{i}', _norm(step, self.stages[i][-1].cout))
+        for part in self._frozen_parts():
+            part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Image (N, 3, H, W) -> a map (N, C, H', W') per out index, or (N, C) with ``pool``."""
         x = self.stem(x)
         outs = []
         for i, stage in enumerate(self.stages):
-            x = stage(self.downsamples[i](x) if self.downsamples else x)
+            x = self.downsamples[i](x) if self.downsamples else x
+            for block in stage:
+                recompute = self.with_cp and x.requires_grad
+                x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
             if i in self.out_indices:
                 out = x.mean((-2, -1), keepdim=True) if self.pool else x
                 out = getattr(self, f'norm{i}')(out) if self.step >= _SEPARATE else out
                 outs.append(out.flatten(1) if self.pool else out)
         return tuple(outs)
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        stages = max(self.frozen_stages, 0)
+        parts = [self.stem] if self.frozen_stages >= 0 else []
+        return [*parts, *self.stages[:stages], *self.downsamples[:stages]]
+
+    def train(self, mode: bool = True) -> RoadmapResNet:
+        """As ``nn.Module.train``, but frozen parts stay in eval mode."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer number of a parameter, for layer-wise learning-rate decay.

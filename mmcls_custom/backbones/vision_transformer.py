@@ -12,7 +12,9 @@ from mmengine.registry import MODELS
 from mmpretrain.models import VisionTransformer
 from mmpretrain.models.utils import resize_pos_embed
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from mmcls_custom.backbones.arguments import resolve_out_indices
 from ops_dcn import DCNv4
 
 
@@ -52,11 +54,13 @@ class DeformableVisionTransformer(VisionTransformer):
     parameters and 16.4 G multiply-adds (86.6 M and 17.5 G with attention).
 
     Args:
-        arch: as mmpretrain's ``VisionTransformer``; ``num_heads`` has no effect.
+        arch: as mmpretrain's ``VisionTransformer``, whose ``num_heads`` has no effect, or
+            ``'pico'``, the project's own small one for demonstrations on a CPU.
         group_channels: channels that share offsets and weights; divides the width.
         dw_kernel_size: odd side of a depthwise convolution that feeds the offsets; None has none.
         out_type: ``'featmap'``, or ``'avg_featmap'`` for (N, C), normalised once more behind the
             mean.
+        with_cp: recompute the blocks in the backward pass to save memory.
         out_indices: blocks to return; negative ones count from the last.
         **kwargs: as mmpretrain's ``VisionTransformer``; a class token is not possible.
 
@@ -65,20 +69,25 @@ class DeformableVisionTransformer(VisionTransformer):
             ``group_channels`` does not divide.
     """
 
+    arch_zoo = {
+        'pico': dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128),
+        **VisionTransformer.arch_zoo}
+
     def __init__(self, arch: str | Mapping[str, Any] = 'deit-base', *, group_channels: int = 16,
                  dw_kernel_size: int | None = None, out_type: str = 'featmap',
-                 out_indices: int | Sequence[int] = -1, **kwargs: Any) -> None:
+                 with_cp: bool = False, out_indices: int | Sequence[int] = -1,
+                 **kwargs: Any) -> None:
         if out_type not in ('featmap', 'avg_featmap'):
             raise ValueError(f"out_type is not valid: got {out_type!r}, expected 'featmap' or "
                              "'avg_featmap'; there is no class token")
-        indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-        super().__init__(arch, out_type=out_type, out_indices=indices, with_cls_token=False,
-                         **kwargs)
+        super().__init__(arch, out_type=out_type, with_cls_token=False, **kwargs)
+        self.out_indices = resolve_out_indices(out_indices, self.num_layers, 'block')
         if group_channels < 1 or self.embed_dims % group_channels:
             raise ValueError(f'group_channels is not valid: got {group_channels}, expected a '
                              f'divisor of the width {self.embed_dims}')
         for layer in self.layers:
             layer.attn = _DeformableAttention(layer.attn, group_channels, dw_kernel_size)
+        self.with_cp = with_cp
         if self.frozen_stages > 0:
             self._freeze_stages()
 
@@ -90,7 +99,8 @@ class DeformableVisionTransformer(VisionTransformer):
         x = self.pre_norm(self.drop_after_pos(x)).unflatten(1, size)
         outs = []
         for i, layer in enumerate(self.layers):
-            x = layer(x)
+            recompute = self.with_cp and x.requires_grad
+            x = checkpoint(layer, x, use_reentrant=False) if recompute else layer(x)
             if i == len(self.layers) - 1 and self.final_norm:
                 x = self.ln1(x)
             if i in self.out_indices:
@@ -100,4 +110,6 @@ class DeformableVisionTransformer(VisionTransformer):
     def train(self, mode: bool = True) -> DeformableVisionTransformer:
         """As ``nn.Module.train``, but frozen parts stay in eval mode."""
         super().train(mode)
+        if self.frozen_stages > 0:
+            self._freeze_stages()
         return self
