@@ -15,6 +15,7 @@ import torch
 import ops_dcn
 from ops_dcn import selftest
 from tests.helpers import ROOT
+from tests.ops_dcn import cases
 from tests.ops_dcn.cases import make_case
 
 
@@ -101,7 +102,7 @@ ATTENTION_POINTS = [
 
 def call_with(op: str, name: str, wrong: Any) -> None:
     case = make_case(op)
-    if op.startswith('dcn'):
+    if op in cases.CONVOLUTIONS:
         assert case.tensors['value'].shape == (2, 6, 5, 6)
     arguments = {**case.tensors, **case.options}
     getattr(ops_dcn, op)(**arguments)
@@ -110,7 +111,7 @@ def call_with(op: str, name: str, wrong: Any) -> None:
 
 @pytest.mark.parametrize(('op', 'name', 'wrong', 'words'), [
     *CONVOLUTIONS, *ATTENTION_POINTS,
-    *((op, *entry) for op in ('ms_deform_attn', 'flash_deform_attn') for entry in ATTENTIONS)])
+    *((op, *entry) for op in cases.ATTENTIONS for entry in ATTENTIONS)])
 def test_words(op: str, name: str, wrong: Any, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         call_with(op, name, wrong)

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 import ops_dcn
 from ops_dcn import reference
-from tests.ops_dcn.cases import OPERATORS, TOLERANCE, Case, assert_same, make_case, outcome
+from tests.ops_dcn.cases import (
+    CONVOLUTIONS,
+    OPERATORS,
+    TOLERANCE,
+    Case,
+    assert_same,
+    make_case,
+    outcome,
+)
 
 FLOAT64 = TOLERANCE[torch.float64]
 for_every_operator = pytest.mark.parametrize('op', OPERATORS)
@@ -111,7 +119,7 @@ def test_opcheck(op: str) -> None:
 @for_every_operator
 def test_compile(op: str) -> None:
     torch.compiler.reset()
-    case = make_case(op, stride=(2, 1)) if op.startswith('dcn') else make_case(op)
+    case = make_case(op, stride=(2, 1)) if op in CONVOLUTIONS else make_case(op)
     compiled = torch.compile(case.call, fullgraph=True, backend='aot_eager', dynamic=True)
     leaves = [tensor.requires_grad_() for tensor in case.floats]
     for _ in range(2):
