@@ -101,9 +101,9 @@ def backends() -> dict[str, str | None]:
     """Describe the compiled backends.
 
     Returns:
-        ``cpu``: the instruction set in use (``'baseline'``, ``'avx2'`` or ``'avx512'``; the best
+        ``cpu``: The instruction set in use (``'baseline'``, ``'avx2'`` or ``'avx512'``; the best
         this CPU has, or the one named by the environment variable ``OPS_DCN_CPU_ISA``);
-        ``cuda``: the architectures of the kernels and what compiled them
+        ``cuda``: The architectures of the kernels and what compiled them
         (``'sm_75 sm_80 ..., NVRTC 12.8'``), or None where they cannot be used
         (:func:`cuda_problem` says why).
 
