@@ -14,15 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ops_dcn.reference import output_size
+from ops_dcn import _library
+from ops_dcn.operators import OPERATORS
 
-# Positions of the arguments that have a gradient, and the number of arguments, per operator.
-_OPERATORS = {
-    'dcnv3': ((0, 1, 2), 5),
-    'dcnv4': ((0, 1), 5),
-    'ms_deform_attn': ((0, 3, 4), 5),
-    'flash_deform_attn': ((0, 3), 5),
-}
 _functions: dict[str, type[torch.autograd.Function]] = {}
 _load_error = ''
 
@@ -42,25 +36,29 @@ def register() -> None:
     """
     global _load_error
     try:
-        from ops_dcn import _library
         _library.load()
     except ImportError as error:
         _load_error = str(error)
         return
-    for name, (differentiable, arguments) in _OPERATORS.items():
-        forward, backward = (getattr(torch.ops.ops_dcn, f'{name}_{direction}').default
-                             for direction in ('forward', 'backward'))
-        fake = _fake_convolution if name.startswith('dcn') else _fake_attention
-        torch.library.register_fake(f'ops_dcn::{name}_forward', fake)
-        torch.library.register_fake(f'ops_dcn::{name}_backward', _fake_backward(differentiable))
-        for op in (forward, backward):
+    for name, operator in OPERATORS.items():
+        raw = [getattr(torch.ops.ops_dcn, direction).default for direction in operator.raw]
+        fakes = (operator.fake, _fake_backward(operator.differentiable))
+        for op, fake in zip(raw, fakes, strict=True):
+            torch.library.register_fake(op.name(), fake)
             torch.library.register_vmap(op, _vmap_rule(op))
-        _functions[name] = _make_function(forward, backward, differentiable, arguments)
+        _functions[name] = make_function(*raw, operator.differentiable)
 
 
-def _make_function(forward_op: Callable, backward_op: Callable, differentiable: tuple[int, ...],
-                   arguments: int) -> type[torch.autograd.Function]:
-    """One differentiable function of a raw operator and its raw backward."""
+def make_function(forward_op: torch._ops.OpOverload, backward_op: torch._ops.OpOverload,
+                  differentiable: tuple[int, ...]) -> type[torch.autograd.Function]:
+    """One differentiable function of a raw operator and its raw backward.
+
+    Args:
+        forward_op: The raw operator.
+        backward_op: Its backward: the gradient of the output comes first, the arguments follow.
+        differentiable: Positions of the arguments whose gradients the backward returns.
+    """
+    arguments = len(forward_op._schema.arguments)
 
     class Backward(torch.autograd.Function):
         """The backward operator when somebody records a graph of it: refuses the second derivative.
@@ -114,20 +112,6 @@ def _make_function(forward_op: Callable, backward_op: Callable, differentiable: 
     Forward.forward.__signature__ = inspect.Signature(
         [inspect.Parameter(f'x{i}', inspect.Parameter.POSITIONAL_ONLY) for i in range(arguments)])
     return Forward
-
-
-def _fake_convolution(value: Tensor, *rest: Any) -> Tensor:
-    """Shape of the output of dcnv3 and dcnv4, whose last tensor is followed by the geometry."""
-    geometry = next(item for item in rest if not isinstance(item, Tensor))
-    size = [output_size(value.shape[1 + axis], *geometry[axis:8:2]) for axis in (0, 1)]
-    return value.new_empty(value.shape[0], *size, value.shape[3])
-
-
-def _fake_attention(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
-                    locations: Tensor, *rest: Any) -> Tensor:
-    """Shape of the output of both forms of multi-scale deformable attention."""
-    n, _, groups, depth = value.shape
-    return value.new_empty(n, locations.shape[1], groups * depth)
 
 
 def _fake_backward(differentiable: tuple[int, ...]) -> Callable:

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import torch
 
+from ops_dcn.operators import OPERATORS, raw_operators
+
 _CPU_LIBRARY = Path(__file__).with_name('_cpu.so')
 _CUDA_LIBRARY = Path(__file__).with_name('_cuda.so')
 _REMEDY = 'build it with `make env` or `pip install --no-build-isolation .`'
@@ -24,8 +26,9 @@ def load() -> None:
     with CUDA tensors raises ``ImportError`` with the reason.
 
     Raises:
-        ImportError: the CPU library, which holds the schemas, is missing or does not fit the
-            installed torch; the message names the file and the command that builds it.
+        ImportError: The CPU library, which holds the schemas, is missing, does not fit the
+            installed torch or holds other operators than :data:`ops_dcn.OPERATORS`; the message
+            names the file and the command that builds it.
     """
     if not _CPU_LIBRARY.is_file():
         raise ImportError(
@@ -39,6 +42,13 @@ def load() -> None:
             f'compiled library is not valid: got {_CPU_LIBRARY}, which torch {torch.__version__} '
             f'cannot load ({_reason(error)}), expected one built for torch >= 2.10; {_REMEDY}'
         ) from error
+    got, expected = raw_operators(), {name for op in OPERATORS.values() for name in op.raw}
+    if got != expected:
+        raise ImportError(
+            f'compiled library is not valid: got {_CPU_LIBRARY} without the operators '
+            f'{sorted(expected - got)} and with {sorted(got - expected)}, which '
+            f'ops_dcn.OPERATORS does not name, expected the same in both; {_REMEDY}'
+        )
     if problem := cuda_problem():
         _refuse_cuda(problem)
 
@@ -81,9 +91,9 @@ def _refuse_cuda(problem: str) -> None:
         raise ImportError(f'ops_dcn cannot run on CUDA: {problem}')
 
     library = torch.library.Library('ops_dcn', 'IMPL')
-    for name in ('dcnv3', 'dcnv4', 'ms_deform_attn', 'flash_deform_attn'):
-        for direction in ('forward', 'backward'):
-            library.impl(f'{name}_{direction}', refuse, 'CUDA')
+    for operator in OPERATORS.values():
+        for name in operator.raw:
+            library.impl(name, refuse, 'CUDA')
     _kept.append(library)
 
 
@@ -91,14 +101,14 @@ def backends() -> dict[str, str | None]:
     """Describe the compiled backends.
 
     Returns:
-        ``cpu``: the instruction set in use (``'baseline'``, ``'avx2'`` or ``'avx512'``; the best
+        ``cpu``: The instruction set in use (``'baseline'``, ``'avx2'`` or ``'avx512'``; the best
         this CPU has, or the one named by the environment variable ``OPS_DCN_CPU_ISA``);
-        ``cuda``: the architectures of the kernels and what compiled them
+        ``cuda``: The architectures of the kernels and what compiled them
         (``'sm_75 sm_80 ..., NVRTC 12.8'``), or None where they cannot be used
         (:func:`cuda_problem` says why).
 
     Raises:
-        ImportError: as :func:`load`.
+        ImportError: As :func:`load`.
         ValueError: ``OPS_DCN_CPU_ISA`` names an instruction set that this CPU or build lacks.
     """
     load()

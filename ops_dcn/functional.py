@@ -44,7 +44,7 @@ def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_si
         padding: Zero padding on each side, in input pixels; not scaled by ``offset_scale``.
         dilation: Spacing of the kernel points in input pixels.
         offset_scale: Factor on both the regular grid and the offsets, about the kernel's center.
-        remove_center: Leave out the center point; the kernel must be odd on both axes.
+        remove_center: Drop the center point; the kernel must be odd on both axes.
 
     Returns:
         (N, Ho, Wo, C), with Ho and Wo by ordinary convolution arithmetic.
@@ -77,7 +77,7 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
         padding: Int or (h, w).
         dilation: Int or (h, w).
         offset_scale: Factor on the regular grid and the offsets.
-        remove_center: Leave out the center point.
+        remove_center: Drop the center point.
         softmax: Normalise the mask over the K points of each group. The published DCNv4 does not.
 
     Returns:

@@ -39,7 +39,7 @@ class DCNv3(nn.Module):
         norm_layer: ``'LN'`` or ``'BN'``.
         center_feature_scale: Blend the projected input into the output, by a learned gate per
             group.
-        remove_center: Leave out the center point; needs an odd kernel.
+        remove_center: Drop the center point; needs an odd kernel.
 
     Raises:
         ValueError: An argument is not valid.
@@ -117,9 +117,9 @@ class DCNv4(nn.Module):
             no convolution.
         center_feature_scale: Blend the projected input into the output, by a learned gate per
             group.
-        remove_center: Leave out the center point; needs an odd kernel.
+        remove_center: Drop the center point; needs an odd kernel.
         output_bias: Whether the output projection has a bias.
-        without_pointwise: Leave out both projections.
+        without_pointwise: Drop both projections.
 
     Raises:
         ValueError: An argument is not valid.
@@ -193,8 +193,8 @@ class DCNv4(nn.Module):
         image = input if input.dim() == 4 else input.unflatten(1, _grid(input.shape[1], shape))
         if shape is not None and tuple(shape) != tuple(image.shape[1:3]):
             raise ValueError(f'shape is not valid: got {tuple(shape)}, expected '
-                             f'{tuple(image.shape[1:3])} of the input; leave it out for (N, H, W, '
-                             'C) input')
+                             f'{tuple(image.shape[1:3])} of the input; omit it for (N, H, W, C) '
+                             'input')
         value, offset_mask = self._project(image)
         out = dcnv4(value, offset_mask, **self.options)
         if self.center_feature_scale:

@@ -132,7 +132,7 @@ def _half(kernel: int, dilation: int) -> int:
 
 
 def _deform(value: Tensor, points: Tensor, mask: Tensor) -> Tensor:
-    """Sum over the taps of ``mask`` (N, Ho, Wo, G, K) times samples of ``value`` (N, H, W, C).
+    """Sum over kernel points: ``mask`` (N, Ho, Wo, G, K) times samples of ``value`` (N, H, W, C).
 
     ``points`` (N, Ho, Wo, G, K, 2) holds (x, y) in pixels.
     """

@@ -1,7 +1,7 @@
 """Images per second of the backbones, eager and compiled, beside timm's ConvNeXt and Swin.
 
 Forward (no gradients) or a training step (forward and backward of the mean of all features, no
-optimiser), each the median of repetitions; seconds to compile are left out and printed. Inference
+optimiser), each the median of repetitions; seconds to compile are excluded and printed. Inference
 merges the projections of DCNv4 where it can. Where timm is not installed, its rows say so.
 
     python tools/bench_backbone.py --device cuda --dtype float16 --batch 64

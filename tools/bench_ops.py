@@ -23,27 +23,29 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ops_dcn  # noqa: E402
-from ops_dcn import _library  # noqa: E402
-from tools.bench import cuda_bench  # noqa: E402
+from ops_dcn import _library, reference  # noqa: E402
+from ops_dcn.operators import Call, Convolution, Pyramid  # noqa: E402
+from tools.bench import cuda_bench, grid_sample  # noqa: E402
 
-OPS = ('dcnv3', 'dcnv4', 'ms_deform_attn', 'flash_deform_attn')
-KERNEL, POINTS = 3, 9
-GROUPS, GROUP_CHANNELS = 4, 16
-IMAGES = ((1, 56, 56), (8, 56, 56), (1, 200, 320))
-HEADS, HEAD_CHANNELS, LEVEL_POINTS = 8, 32, 4
-LEVELS = ((100, 167), (50, 84), (25, 42), (13, 21))  # an 800 x 1333 image: 22,223 queries
+OPS = tuple(ops_dcn.OPERATORS)
+SIZES = (
+    Convolution(1, 56, 56, groups=4, depth=16),
+    Convolution(8, 56, 56, groups=4, depth=16),
+    Convolution(1, 200, 320, groups=4, depth=16),
+    # An image of 800 x 1333: 22,223 queries.
+    Pyramid(1, ((100, 167), (50, 84), (25, 42), (13, 21)), groups=8, depth=32, points=4),
+)
 REPETITION_S = 10e-3  # shorter calls are timed several times within one repetition
 COPY_BYTES = 256 << 20
 
@@ -54,140 +56,43 @@ class Case:
 
     op: str
     shape: str
-    inputs: list[Tensor]  # all of them differentiable
-    compiled: Callable[..., Tensor]
-    grid_sample: Callable[..., Tensor]
+    call: Call
+    forms: dict[str, Callable[..., Tensor]]  # 'compiled', and 'grid_sample' where there is one
 
+    @property
+    def inputs(self) -> list[Tensor]:
+        """What gets a gradient."""
+        return [tensor for tensor in self.call.tensors.values() if tensor.is_floating_point()]
 
-# ------------------------------------------------------------------------- the PyTorch forms
-def grid_convolution(value: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
-    """DCNv3 through one batched grid_sample; stride 1, 3x3, padding 1.
-
-    value (N, H, W, G*D), offset (N, H, W, G*K*2) in pixels, mask (N, H, W, G*K).
-    """
-    n, h, w, _ = value.shape
-    taps = torch.arange(POINTS)
-    x = torch.arange(w)[:, None, None] + (taps // KERNEL - 1)
-    y = torch.arange(h)[:, None, None, None] + (taps % KERNEL - 1)
-    offset = offset.view(n, h, w, GROUPS, POINTS, 2)
-    grid = torch.stack(
-        (
-            (2 * (x + offset[..., 0]) + 1) / w - 1,
-            (2 * (y + offset[..., 1]) + 1) / h - 1,
-        ),
-        -1,
-    )
-    grid = grid.permute(0, 3, 1, 2, 4, 5).reshape(n * GROUPS, h, w * POINTS, 2)
-    image = value.view(n, h, w, GROUPS, -1).permute(0, 3, 4, 1, 2).flatten(0, 1)
-    samples = F.grid_sample(image, grid, padding_mode='zeros', align_corners=False)
-    mask = mask.view(n, h, w, GROUPS, POINTS).permute(0, 3, 1, 2, 4)
-    samples = samples.view(n, GROUPS, -1, h, w, POINTS) * mask[:, :, None]
-    return samples.sum(-1).permute(0, 3, 4, 1, 2).reshape(n, h, w, -1)
-
-
-def grid_packed_convolution(value: Tensor, offset_mask: Tensor) -> Tensor:
-    """DCNv4: unpack, then as :func:`grid_convolution`."""
-    n, h, w, _ = value.shape
-    packed = offset_mask[..., : 3 * GROUPS * POINTS].view(n, h, w, GROUPS, 3 * POINTS)
-    offset, mask = packed.split((2 * POINTS, POINTS), -1)
-    return grid_convolution(value, offset.flatten(3), mask.flatten(3))
-
-
-def grid_attention(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Multi-scale deformable attention: one batched grid_sample per level."""
-    n, queries, heads, levels, points, _ = locations.shape
-    grids = 2 * locations - 1
-    samples = []
-    for level, part in enumerate(value.split([h * w for h, w in LEVELS], 1)):
-        image = part.permute(0, 2, 3, 1).reshape(n * heads, -1, *LEVELS[level])
-        grid = grids[:, :, :, level].transpose(1, 2).flatten(0, 1)
-        samples.append(F.grid_sample(image, grid, padding_mode='zeros', align_corners=False))
-    weights = weights.transpose(1, 2).reshape(n * heads, 1, queries, levels * points)
-    output = (torch.cat(samples, -1) * weights).sum(-1)
-    return output.view(n, -1, queries).transpose(1, 2).contiguous()
-
-
-def grid_packed_attention(value: Tensor, packed: Tensor) -> Tensor:
-    """flash_deform_attn: unpack, softmax, then as :func:`grid_attention`."""
-    n, queries, heads, _ = packed.shape
-    points = len(LEVELS) * LEVEL_POINTS
-    locations, logits = packed.split((2 * points, points), -1)
-    shape = (n, queries, heads, len(LEVELS), LEVEL_POINTS)
-    return grid_attention(value, locations.reshape(*shape, 2), logits.softmax(-1).view(shape))
+    def run(self, form: Callable[..., Tensor]) -> Tensor:
+        """Call a form of the operator."""
+        return form(**self.call.tensors, **self.call.options)
 
 
 # ----------------------------------------------------------------------------------- the cases
-def convolution_cases(device: torch.device) -> list[Case]:
-    """DCNv3 and DCNv4 at every image shape; offsets scatter by one pixel."""
-    cases = []
-    for n, h, w in IMAGES:
-        shape = f'{n}x{h}x{w}, {GROUPS}x{GROUP_CHANNELS}'
-
-        def random(last: int, size: tuple[int, int, int] = (n, h, w)) -> Tensor:
-            return torch.randn(*size, last, device=device, requires_grad=True)
-
-        channels, points = GROUPS * GROUP_CHANNELS, GROUPS * POINTS
-        cases += [
-            Case(
-                'dcnv3',
-                shape,
-                [random(channels), random(2 * points), random(points)],
-                lambda *inputs: ops_dcn.dcnv3(*inputs, groups=GROUPS),
-                grid_convolution,
-            ),
-            Case(
-                'dcnv4',
-                shape,
-                [random(channels), random(-(-3 * points // 8) * 8)],
-                lambda *inputs: ops_dcn.dcnv4(*inputs, groups=GROUPS),
-                grid_packed_convolution,
-            ),
-        ]
-    return cases
+def label(size: Convolution | Pyramid) -> str:
+    """The size as the table shows it."""
+    if isinstance(size, Convolution):
+        return f'{size.n}x{size.height}x{size.width}, {size.groups}x{size.depth}'
+    queries = sum(height * width for height, width in size.shapes)
+    return f'{queries} queries, {size.groups}x{size.depth}, {len(size.shapes)} levels'
 
 
-def attention_cases(device: torch.device) -> list[Case]:
-    """Both attention operators as in an encoder: every pixel asks around itself, in all levels."""
-    shapes = torch.tensor(LEVELS)
-    sizes = shapes.prod(1)
-    starts = sizes.cumsum(0) - sizes
-    queries = int(sizes.sum())
-    centres = []
-    for h, w in LEVELS:
-        y, x = torch.meshgrid(
-            (torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing='ij'
-        )
-        centres.append(torch.stack((x, y), -1).view(-1, 2))
-    locations = torch.cat(centres).view(1, queries, 1, 1, 1, 2) + 2 * torch.randn(
-        1, queries, HEADS, len(LEVELS), LEVEL_POINTS, 2
-    ) / shapes.flip(1).view(1, 1, 1, -1, 1, 2)
-    logits = torch.randn(1, queries, HEADS, len(LEVELS) * LEVEL_POINTS)
-    weights = logits.softmax(-1).view(1, queries, HEADS, len(LEVELS), LEVEL_POINTS)
-    packed = torch.cat((locations.flatten(3), logits), -1)
-    value = torch.randn(1, queries, HEADS, HEAD_CHANNELS)
-
-    def leaves(*tensors: Tensor) -> list[Tensor]:
-        return [t.contiguous().to(device).requires_grad_() for t in tensors]
-
-    shape = f'{queries} queries, {HEADS}x{HEAD_CHANNELS}, {len(LEVELS)} levels'
-    return [
-        Case(
-            'ms_deform_attn',
-            shape,
-            leaves(value, locations, weights),
-            lambda v, loc, attn: ops_dcn.ms_deform_attn(v, shapes, starts, loc, attn),
-            grid_attention,
-        ),
-        Case(
-            'flash_deform_attn',
-            shape,
-            leaves(value, packed),
-            lambda v, loc_attn: ops_dcn.flash_deform_attn(
-                v, shapes, starts, loc_attn, num_points=LEVEL_POINTS
-            ),
-            grid_packed_attention,
-        ),
-    ]
+def cases(ops: Iterable[str], device: torch.device) -> Iterator[Case]:
+    """The operators at every size of their kind, size by size."""
+    for size in SIZES:
+        for op, operator in ops_dcn.OPERATORS.items():
+            if op not in ops or not isinstance(size, operator.kind):
+                continue
+            call = operator.case(size, torch.float32)
+            tensors = {
+                name: tensor.to(device).requires_grad_() if tensor.is_floating_point() else tensor
+                for name, tensor in call.tensors.items()
+            }
+            forms = {'compiled': getattr(ops_dcn, op)}
+            if op in grid_sample.FORMS:
+                forms['grid_sample'] = grid_sample.FORMS[op]
+            yield Case(op, label(size), Call(tensors, call.options), forms)
 
 
 # ---------------------------------------------------------------------------------- measuring
@@ -208,15 +113,15 @@ def set_threads(threads: int) -> None:
 
 
 def candidates(case: Case) -> dict[str, Callable[[], Any]]:
-    """The four calls of a case: forward without a graph, backward alone; compiled and not."""
+    """The calls of a case, two per form: forward without a graph, backward alone."""
     calls: dict[str, Callable[[], Any]] = {}
-    for name, form in (('compiled', case.compiled), ('grid_sample', case.grid_sample)):
-        output = form(*case.inputs)
+    for name, form in case.forms.items():
+        output = case.run(form)
         grad = torch.ones_like(output)
 
         def forward(form: Callable[..., Tensor] = form) -> None:
             with torch.no_grad():
-                form(*case.inputs)
+                case.run(form)
 
         def backward(output: Tensor = output, grad: Tensor = grad) -> None:
             torch.autograd.grad(output, case.inputs, grad, retain_graph=True)
@@ -228,11 +133,12 @@ def candidates(case: Case) -> dict[str, Callable[[], Any]]:
 
 
 def check_agreement(case: Case) -> None:
-    """Exit if the two forms do not compute the same."""
+    """Exit if the compiled form differs from the other, or from the reference."""
+    other = case.forms.get('grid_sample', getattr(reference, case.op))
     with torch.no_grad():
-        difference = (case.compiled(*case.inputs) - case.grid_sample(*case.inputs)).abs().max()
+        difference = (case.run(case.forms['compiled']) - case.run(other)).abs().max()
     if not difference < 1e-2:  # grid_sample's normalised coordinates cost digits
-        sys.exit(f'error: {case.op} differs from its grid_sample form by {difference:.3g}')
+        sys.exit(f'error: {case.op} differs from its PyTorch form by {difference:.3g}')
 
 
 def copy_seconds(device: torch.device, threads: list[int], repetitions: int) -> dict[int, float]:
@@ -270,7 +176,7 @@ def measure(case: Case, threads: list[int], repetitions: int) -> dict[str, dict[
 def compulsory_bytes(case: Case, direction: str) -> int:
     """Bytes that a kernel must move at least: every tensor once."""
     inputs = sum(t.numel() * t.element_size() for t in case.inputs)
-    output = case.inputs[0].element_size() * case.compiled(*case.inputs).numel()
+    output = case.inputs[0].element_size() * case.run(case.forms['compiled']).numel()
     return inputs + output if direction == 'forward' else 2 * inputs + output
 
 
@@ -283,7 +189,7 @@ def evaluate(
         parts = ('forward', 'backward') if direction == 'both' else (direction,)
         size = sum(compulsory_bytes(case, part) for part in parts)
         times: dict[str, dict[int, list[float]]] = {}
-        for form in ('compiled', 'grid_sample'):
+        for form in case.forms:
             times[form] = {
                 count: [
                     sum(run)
@@ -294,22 +200,24 @@ def evaluate(
         single = statistics.median(times['compiled'][min(copy)])
         for count in copy:
             compiled = statistics.median(times['compiled'][count])
-            grid = statistics.median(times['grid_sample'][count])
-            records.append(
-                {
-                    'op': case.op,
-                    'shape': case.shape,
-                    'direction': direction,
-                    'threads': count,
-                    'compiled_ms': 1e3 * compiled,
+            record = {
+                'op': case.op,
+                'shape': case.shape,
+                'direction': direction,
+                'threads': count,
+                'compiled_ms': 1e3 * compiled,
+                'compiled_min_ms': 1e3 * min(times['compiled'][count]),
+                'scaling': single / compiled,
+                'copy_fraction': size * copy[count] / compiled,
+            }
+            if 'grid_sample' in times:
+                grid = statistics.median(times['grid_sample'][count])
+                record |= {
                     'grid_sample_ms': 1e3 * grid,
-                    'ratio': grid / compiled,
-                    'compiled_min_ms': 1e3 * min(times['compiled'][count]),
                     'grid_sample_min_ms': 1e3 * min(times['grid_sample'][count]),
-                    'scaling': single / compiled,
-                    'copy_fraction': size * copy[count] / compiled,
+                    'ratio': grid / compiled,
                 }
-            )
+            records.append(record)
     return records
 
 
@@ -333,8 +241,8 @@ def print_table(records: list[dict[str, Any]]) -> None:
                 r['direction'],
                 r['threads'],
                 f'{r["compiled_ms"]:.3f} ms',
-                f'{r["grid_sample_ms"]:.2f} ms',
-                f'{r["ratio"]:.1f}x',
+                f'{r["grid_sample_ms"]:.2f} ms' if 'ratio' in r else '',
+                f'{r["ratio"]:.1f}x' if 'ratio' in r else '',
                 f'{r["scaling"]:.2f}x',
                 f'{100 * r["copy_fraction"]:.0f} %',
             )
@@ -383,11 +291,9 @@ def main() -> None:
     repetitions = 3 if args.quick else 9
     threads = sorted(set(args.threads))
     torch.manual_seed(0)
-    cases = convolution_cases(device) + attention_cases(device)
-    cases = [case for case in cases if case.op in args.ops]
     copy = copy_seconds(device, threads, repetitions)
     records = []
-    for case in cases:
+    for case in cases(args.ops, device):
         records += evaluate(case, measure(case, threads, repetitions), copy)
     bandwidth = {count: 1e-9 / seconds for count, seconds in copy.items()}
     speeds = ', '.join(f'{speed:.1f} GB/s with {count}' for count, speed in bandwidth.items())

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -19,9 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-import ops_dcn  # noqa: F401  (defines torch.ops.ops_dcn)
+import ops_dcn
 
-_CORNERS_AND_WEIGHT = 5
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 
@@ -128,32 +126,12 @@ def _evaluating(root: nn.Module) -> Iterator[None]:
 
 def _formulas() -> dict[Any, Callable[..., int]]:
     """FLOPs, two per multiply-add, of the operators that torch's counter does not know."""
-    ops = torch.ops.ops_dcn
-    return {
-        ops.dcnv3_forward: _convolution_flops,
-        ops.dcnv4_forward: _convolution_flops,
-        ops.ms_deform_attn_forward: _attention_flops,
-        ops.flash_deform_attn_forward: _flash_attention_flops,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops,
-    }
+    ours = {raw: _twice(macs) for raw, macs in ops_dcn.multiply_adds().items()}
+    return {**ours, torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _sdpa_flops}
 
 
-def _convolution_flops(*inputs: Any, out_shape: Sequence[int]) -> int:
-    geometry = next(item for item in inputs if isinstance(item, list))
-    points = geometry[0] * geometry[1] - geometry[9]
-    return 2 * _CORNERS_AND_WEIGHT * points * prod(out_shape)
-
-
-def _attention_flops(value: Any, shapes: Any, starts: Any, locations: Any, weights: Sequence[int],
-                     out_shape: Sequence[int]) -> int:
-    levels_times_points = weights[3] * weights[4]
-    return 2 * _CORNERS_AND_WEIGHT * levels_times_points * prod(out_shape)
-
-
-def _flash_attention_flops(value: Any, shapes: Any, starts: Any, locations: Sequence[int],
-                           num_points: int, out_shape: Sequence[int]) -> int:
-    levels_times_points = locations[3] // 3
-    return 2 * _CORNERS_AND_WEIGHT * levels_times_points * prod(out_shape)
+def _twice(macs: Callable[..., int]) -> Callable[..., int]:
+    return lambda *inputs, **options: 2 * macs(*inputs, **options)
 
 
 def _sdpa_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *rest: Any,

@@ -11,39 +11,9 @@ namespace {
 
 using torch::headeronly::ScalarType;
 
-Convolution read_convolution(const std::vector<int64_t>& list) {
-  STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
-  const Convolution conv{list[0], list[1], list[2], list[3], list[4],
-                         list[5], list[6], list[7], list[8], list[9] != 0};
-  STD_TORCH_CHECK(
-      conv.kernel_h > 0 && conv.kernel_w > 0 && conv.stride_h > 0 && conv.stride_w > 0 &&
-          conv.pad_h >= 0 && conv.pad_w >= 0 && conv.dilation_h > 0 && conv.dilation_w > 0 &&
-          conv.groups > 0 && conv.points() > 0,
-      "geometry holds a value out of range");
-  return conv;
-}
-
 int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel, int64_t stride) {
   const int64_t room = size + 2 * pad - (dilation * (kernel - 1) + 1);
   return room < 0 ? 0 : room / stride + 1;
-}
-
-void check_like(
-    const char* name, const Tensor& tensor, const Tensor& value, int64_t dim, bool rows = false) {
-  STD_TORCH_CHECK(tensor.dim() == dim, name, " must have ", dim, " dimensions");
-  STD_TORCH_CHECK(
-      rows ? has_even_rows(tensor) : tensor.is_contiguous(), name, " must be contiguous");
-  STD_TORCH_CHECK(
-      tensor.scalar_type() == value.scalar_type(), name, " must have the dtype of value");
-  STD_TORCH_CHECK(tensor.device() == value.device(), name, " must be on the device of value");
-}
-
-// Distance between rows. An axis of length 1 may have any stride: the first one longer decides.
-int64_t row_stride(const Tensor& tensor) {
-  for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
-    if (tensor.size(axis) != 1) return tensor.stride(axis);
-  }
-  return tensor.size(tensor.dim() - 1);
 }
 
 // Kernels keep the index of a pixel within its image in 32 bits where they compute in float32.
@@ -64,7 +34,100 @@ void set_taps(Problem& problem, const Convolution& conv, int64_t height, int64_t
   }
 }
 
-// Everything but where the points lie. strided: value need only have even rows.
+const int64_t* level_data(
+    const char* name, const Tensor& tensor, const Tensor& value, int64_t count) {
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == ScalarType::Long && tensor.is_contiguous() &&
+          tensor.device() == value.device() && tensor.numel() == count,
+      name, " must be contiguous int64 on the device of value, one row per level");
+  return tensor.const_data_ptr<int64_t>();
+}
+
+void set_level_taps(Problem& problem, int64_t pixels, int64_t num_points) {
+  const Levels& levels = problem.levels;
+  for (int64_t level = 0; level < levels.count; ++level) {
+    const int64_t height = levels.shapes[2 * level], width = levels.shapes[2 * level + 1];
+    const int64_t start = levels.starts[level];
+    STD_TORCH_CHECK(
+        height >= 0 && width >= 0 && start >= 0 && start <= pixels &&
+            (width == 0 || height <= (pixels - start) / width),
+        "level ", level, " does not fit into value");
+    const Tap tap{
+        0, 0, static_cast<double>(width), static_cast<double>(height), width, height, start};
+    problem.taps.insert(problem.taps.end(), num_points, tap);
+  }
+}
+
+void set_strides(Problem& problem, int64_t coord_query, int64_t coord_group, int64_t weight_query,
+                 int64_t weight_group) {
+  Geometry& g = problem.geometry;
+  g.coord_query_stride = coord_query;
+  g.coord_group_stride = coord_group;
+  g.weight_query_stride = weight_query;
+  g.weight_group_stride = weight_group;
+}
+
+}  // namespace
+
+Tensor dense_copy(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+bool has_even_rows(const Tensor& tensor) {
+  int64_t expected = row_stride(tensor);
+  for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
+    if (tensor.size(axis) != 1 && tensor.stride(axis) != expected) return false;
+    expected *= tensor.size(axis);
+  }
+  return tensor.stride(tensor.dim() - 1) == 1 && row_stride(tensor) >= tensor.size(tensor.dim() - 1);
+}
+
+int64_t row_stride(const Tensor& tensor) {
+  for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
+    if (tensor.size(axis) != 1) return tensor.stride(axis);
+  }
+  return tensor.size(tensor.dim() - 1);
+}
+
+void check_like(
+    const char* name, const Tensor& tensor, const Tensor& value, int64_t dim, bool rows) {
+  STD_TORCH_CHECK(tensor.dim() == dim, name, " must have ", dim, " dimensions");
+  STD_TORCH_CHECK(
+      rows ? has_even_rows(tensor) : tensor.is_contiguous(), name, " must be contiguous");
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == value.scalar_type(), name, " must have the dtype of value");
+  STD_TORCH_CHECK(tensor.device() == value.device(), name, " must be on the device of value");
+}
+
+void check_grid(
+    const char* name, const Tensor& tensor, const Tensor& value, const Problem& problem,
+    bool rows) {
+  check_like(name, tensor, value, 4, rows);
+  for (int axis = 0; axis < 3; ++axis) {
+    STD_TORCH_CHECK(
+        tensor.size(axis) == problem.output_sizes[axis], name, ".shape[", axis, "] must be ",
+        problem.output_sizes[axis], ", got ", tensor.size(axis));
+  }
+}
+
+void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t expected) {
+  STD_TORCH_CHECK(
+      tensor.size(axis) == expected, name, ".shape[", axis, "] must be ", expected, ", got ",
+      tensor.size(axis));
+}
+
+Convolution read_convolution(const std::vector<int64_t>& list) {
+  STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
+  const Convolution conv{list[0], list[1], list[2], list[3], list[4],
+                         list[5], list[6], list[7], list[8], list[9] != 0};
+  STD_TORCH_CHECK(
+      conv.kernel_h > 0 && conv.kernel_w > 0 && conv.stride_h > 0 && conv.stride_w > 0 &&
+          conv.pad_h >= 0 && conv.pad_w >= 0 && conv.dilation_h > 0 && conv.dilation_w > 0 &&
+          conv.groups > 0 && conv.points() > 0,
+      "geometry holds a value out of range");
+  return conv;
+}
+
 Problem describe_convolution(
     const Tensor& value, const Convolution& conv, double offset_scale, bool strided) {
   check_like("value", value, value, 4, strided);
@@ -97,42 +160,6 @@ Problem describe_convolution(
   return problem;
 }
 
-void check_grid(
-    const char* name, const Tensor& tensor, const Tensor& value, const Problem& problem,
-    bool rows = false) {
-  check_like(name, tensor, value, 4, rows);
-  for (int axis = 0; axis < 3; ++axis) {
-    STD_TORCH_CHECK(
-        tensor.size(axis) == problem.output_sizes[axis], name, ".shape[", axis, "] must be ",
-        problem.output_sizes[axis], ", got ", tensor.size(axis));
-  }
-}
-
-const int64_t* level_data(
-    const char* name, const Tensor& tensor, const Tensor& value, int64_t count) {
-  STD_TORCH_CHECK(
-      tensor.scalar_type() == ScalarType::Long && tensor.is_contiguous() &&
-          tensor.device() == value.device() && tensor.numel() == count,
-      name, " must be contiguous int64 on the device of value, one row per level");
-  return tensor.const_data_ptr<int64_t>();
-}
-
-void set_level_taps(Problem& problem, int64_t pixels, int64_t num_points) {
-  const Levels& levels = problem.levels;
-  for (int64_t level = 0; level < levels.count; ++level) {
-    const int64_t height = levels.shapes[2 * level], width = levels.shapes[2 * level + 1];
-    const int64_t start = levels.starts[level];
-    STD_TORCH_CHECK(
-        height >= 0 && width >= 0 && start >= 0 && start <= pixels &&
-            (width == 0 || height <= (pixels - start) / width),
-        "level ", level, " does not fit into value");
-    const Tap tap{
-        0, 0, static_cast<double>(width), static_cast<double>(height), width, height, start};
-    problem.taps.insert(problem.taps.end(), num_points, tap);
-  }
-}
-
-// Everything but the strides of the points.
 Problem describe_pyramid(
     const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
     int64_t queries, int64_t num_points) {
@@ -160,15 +187,6 @@ Problem describe_pyramid(
   return problem;
 }
 
-void set_strides(Problem& problem, int64_t coord_query, int64_t coord_group, int64_t weight_query,
-                 int64_t weight_group) {
-  Geometry& g = problem.geometry;
-  g.coord_query_stride = coord_query;
-  g.coord_group_stride = coord_group;
-  g.weight_query_stride = weight_query;
-  g.weight_group_stride = weight_group;
-}
-
 void set_separate(Problem& problem, const Tensor& coords, const Tensor& weights) {
   const int64_t groups = problem.geometry.groups, points = problem.geometry.points;
   set_strides(problem, 2 * groups * points, 2 * points, groups * points, points);
@@ -179,89 +197,6 @@ void set_packed(Problem& problem, const Tensor& packed, int64_t query_stride) {
   const int64_t points = problem.geometry.points;
   set_strides(problem, query_stride, 3 * points, query_stride, 3 * points);
   problem.points = {packed, packed, 2 * points, true};
-}
-
-void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t expected) {
-  STD_TORCH_CHECK(
-      tensor.size(axis) == expected, name, ".shape[", axis, "] must be ", expected, ", got ",
-      tensor.size(axis));
-}
-
-}  // namespace
-
-Tensor dense_copy(const Tensor& tensor) {
-  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
-}
-
-bool has_even_rows(const Tensor& tensor) {
-  int64_t expected = row_stride(tensor);
-  for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
-    if (tensor.size(axis) != 1 && tensor.stride(axis) != expected) return false;
-    expected *= tensor.size(axis);
-  }
-  return tensor.stride(tensor.dim() - 1) == 1 && row_stride(tensor) >= tensor.size(tensor.dim() - 1);
-}
-
-Problem describe_dcnv3(
-    const Tensor& value, const Tensor& offset, const Tensor& mask,
-    const std::vector<int64_t>& convolution, double offset_scale) {
-  const Convolution conv = read_convolution(convolution);
-  Problem problem = describe_convolution(value, conv, offset_scale, false);
-  check_grid("offset", offset, value, problem);
-  check_grid("mask", mask, value, problem);
-  check_size("offset", offset, 3, 2 * conv.groups * conv.points());
-  check_size("mask", mask, 3, conv.groups * conv.points());
-  set_separate(problem, offset, mask);
-  return problem;
-}
-
-Problem describe_dcnv4(
-    const Tensor& value, const Tensor& offset_mask, const std::vector<int64_t>& convolution,
-    double offset_scale, bool softmax) {
-  const Convolution conv = read_convolution(convolution);
-  Problem problem = describe_convolution(value, conv, offset_scale, true);
-  check_grid("offset_mask", offset_mask, value, problem, true);
-  STD_TORCH_CHECK(
-      offset_mask.size(3) >= 3 * conv.groups * conv.points(), "offset_mask.shape[3] must be >= ",
-      3 * conv.groups * conv.points(), ", got ", offset_mask.size(3));
-  set_packed(problem, offset_mask, row_stride(offset_mask));
-  problem.geometry.softmax = softmax;
-  return problem;
-}
-
-Problem describe_ms_deform_attn(
-    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
-    const Tensor& sampling_locations, const Tensor& attention_weights) {
-  check_like("sampling_locations", sampling_locations, value, 6);
-  check_like("attention_weights", attention_weights, value, 5);
-  Problem problem = describe_pyramid(
-      value, spatial_shapes, level_start_index, sampling_locations.size(1),
-      sampling_locations.size(4));
-  check_size("sampling_locations", sampling_locations, 5, 2);
-  const Geometry& g = problem.geometry;
-  const int64_t sizes[] = {
-      g.batch, g.queries, g.groups, level_start_index.numel(), sampling_locations.size(4)};
-  for (int axis = 0; axis < 5; ++axis) {
-    check_size("sampling_locations", sampling_locations, axis, sizes[axis]);
-    check_size("attention_weights", attention_weights, axis, sizes[axis]);
-  }
-  set_separate(problem, sampling_locations, attention_weights);
-  return problem;
-}
-
-Problem describe_flash_deform_attn(
-    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
-    const Tensor& sampling_loc_attn, int64_t num_points) {
-  check_like("sampling_loc_attn", sampling_loc_attn, value, 4);
-  Problem problem = describe_pyramid(
-      value, spatial_shapes, level_start_index, sampling_loc_attn.size(1), num_points);
-  const Geometry& g = problem.geometry;
-  check_size("sampling_loc_attn", sampling_loc_attn, 0, g.batch);
-  check_size("sampling_loc_attn", sampling_loc_attn, 2, g.groups);
-  check_size("sampling_loc_attn", sampling_loc_attn, 3, 3 * g.points);
-  set_packed(problem, sampling_loc_attn, 3 * g.groups * g.points);
-  problem.geometry.softmax = true;
-  return problem;
 }
 
 }  // namespace ops_dcn

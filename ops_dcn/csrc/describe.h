@@ -1,5 +1,6 @@
-// Host side: from tensors and integers to a Geometry, with the cheap checks that keep a kernel
-// from reading outside its buffers. (Readable errors come from Python, before the call.)
+// Host side: from tensors and integers to a Problem, with the cheap checks that keep a kernel from
+// reading outside its buffers. (Readable errors come from Python, before the call.) Here is what
+// operators have in common; each describes its own problem in operators/NAME.cpp.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -59,22 +60,36 @@ Tensor dense_copy(const Tensor& tensor);
 // Whether the rows along the last axis are contiguous and follow one another at one distance.
 bool has_even_rows(const Tensor& tensor);
 
-Problem describe_dcnv3(
-    const Tensor& value, const Tensor& offset, const Tensor& mask,
-    const std::vector<int64_t>& convolution, double offset_scale);
+// That distance. An axis of length 1 may have any stride: the first one longer decides.
+int64_t row_stride(const Tensor& tensor);
 
-// Both with even rows.
-Problem describe_dcnv4(
-    const Tensor& value, const Tensor& offset_mask, const std::vector<int64_t>& convolution,
-    double offset_scale, bool softmax);
+// Rank, dtype and device, and that the tensor is contiguous; rows: only that its rows are even.
+void check_like(
+    const char* name, const Tensor& tensor, const Tensor& value, int64_t dim, bool rows = false);
 
-// The level tensors must be on the device of `value`. On the host their values are checked, too.
-Problem describe_ms_deform_attn(
+// The same of a tensor (N, Ho, Wo, any) beside a convolution's value, and its first three axes.
+void check_grid(
+    const char* name, const Tensor& tensor, const Tensor& value, const Problem& problem,
+    bool rows = false);
+
+void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t expected);
+
+// The ten integers of schemas.cpp.
+Convolution read_convolution(const std::vector<int64_t>& list);
+
+// Everything but where the points lie. strided: value need only have even rows.
+Problem describe_convolution(
+    const Tensor& value, const Convolution& conv, double offset_scale, bool strided);
+
+// Everything but where the points lie. The level tensors must be on the device of `value`; on the
+// host their values are checked, too.
+Problem describe_pyramid(
     const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
-    const Tensor& sampling_locations, const Tensor& attention_weights);
+    int64_t queries, int64_t num_points);
 
-Problem describe_flash_deform_attn(
-    const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
-    const Tensor& sampling_loc_attn, int64_t num_points);
+// Where the points lie: coordinates and weights of all groups in a tensor each, or per group the
+// coordinates and then the weights in one, query_stride apart.
+void set_separate(Problem& problem, const Tensor& coords, const Tensor& weights);
+void set_packed(Problem& problem, const Tensor& packed, int64_t query_stride);
 
 }  // namespace ops_dcn

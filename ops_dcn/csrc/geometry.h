@@ -13,6 +13,8 @@
 
 namespace ops_dcn {
 
+// A kernel point before it is deformed, and the map that it samples. The points of a pyramid belong
+// to no kernel: their taps lie at 0.
 struct Tap {
   double x, y;              // regular part of the position, before scaling
   double scale_x, scale_y;  // input pixels per unit of the learned coordinate

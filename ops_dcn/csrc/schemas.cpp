@@ -1,7 +1,7 @@
 // Schemas of all raw operators: the only place where they are written down.
 // geometry = [kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
 //             groups, remove_center]
-// deterministic: what torch.use_deterministic_algorithms asks for. The stable ABI cannot read it.
+// deterministic: torch.use_deterministic_algorithms. The stable ABI cannot read it.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(ops_dcn, m) {

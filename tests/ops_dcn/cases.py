@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import ops_dcn
-from ops_dcn import reference
+from ops_dcn.operators import OPERATORS as TABLE
+from ops_dcn.operators import Convolution, Pyramid
 
 # Relative and absolute tolerance. Half precisions: both sides compute in float32 and round once,
 # so one unit in the last place of the result (2**-10 and 2**-7) is what can differ.
@@ -20,7 +21,9 @@ TOLERANCE = {
     torch.bfloat16: (1.6e-2, 8e-3),
 }
 DTYPES = tuple(TOLERANCE)
-OPERATORS = ('dcnv3', 'dcnv4', 'ms_deform_attn', 'flash_deform_attn')
+OPERATORS = tuple(TABLE)
+CONVOLUTIONS = tuple(name for name in TABLE if TABLE[name].kind is Convolution)
+ATTENTIONS = tuple(name for name in TABLE if TABLE[name].kind is Pyramid)
 
 
 @dataclass
@@ -55,71 +58,52 @@ class Case:
                   for tensor in self.inputs]
         return getattr(module, self.op)(*inputs, **self.options)
 
+    @property
+    def packed(self) -> bool:
+        """Whether coordinates and weights share a tensor."""
+        return len(TABLE[self.op].differentiable) == 2
+
     def raw(self) -> tuple[list[Any], list[Any]]:
         """Arguments of the raw forward operator, as (tensors, options)."""
-        if self.op == 'ms_deform_attn':
-            return self.inputs, []
-        if self.op == 'flash_deform_attn':
-            return self.inputs, [self.options['num_points']]
-        pairs = [reference.pair(self.options.get(name, default)) for name, default in (
-            ('kernel_size', 3), ('stride', 1), ('padding', 1), ('dilation', 1))]
-        geometry = [size for both in pairs for size in both]
-        geometry += [self.options['groups'], int(self.options.get('remove_center', False))]
-        options = [geometry, self.options.get('offset_scale', 1.0)]
-        return self.inputs, options + ([self.options.get('softmax', False)]
-                                       if self.op == 'dcnv4' else [])
+        options = {'offset_scale': 1.0, 'softmax': False, **self.options}
+        if self.op in CONVOLUTIONS:
+            geometry = Convolution(0, 0, 0, 0, 0, options=self.options).geometry
+            options['geometry'] = [*(size for both in geometry for size in both),
+                                   options['groups'], int(options.get('remove_center', False))]
+        schema = getattr(torch.ops.ops_dcn, TABLE[self.op].raw[0]).default._schema
+        names = [argument.name for argument in schema.arguments]
+        return self.inputs, [options[name] for name in names if name not in self.tensors]
 
 
 def convolution_case(op: str, *, n: int = 2, height: int = 6, width: int = 5, groups: int = 2,
                      depth: int = 3, spread: float = 1.5, softmax: bool = False,
                      padded: bool = True, dtype: torch.dtype = torch.float64,
                      **options: Any) -> Case:
-    """A dcnv3 or dcnv4 problem with offsets of ``spread`` pixels standard deviation."""
-    kernel, stride, padding, dilation = (reference.pair(options.get(name, default)) for
-                                         name, default in (('kernel_size', 3), ('stride', 1),
-                                                           ('padding', 1), ('dilation', 1)))
-    size = [reference.output_size(*axis) for axis in zip(
-        (height, width), kernel, stride, padding, dilation, strict=True)]
-    points = kernel[0] * kernel[1] - int(options.get('remove_center', False))
-    value = torch.randn(n, height, width, groups * depth, dtype=torch.float64)
-    offset = torch.randn(n, *size, groups, 2 * points, dtype=torch.float64) * spread
-    mask = torch.randn(n, *size, groups, points, dtype=torch.float64)
-    options['groups'] = groups
-    if op == 'dcnv3':
-        tensors = {'value': value, 'offset': offset.flatten(3), 'mask': mask.flatten(3)}
-    else:
-        used = torch.cat([offset, mask], -1).flatten(3)
-        junk = torch.randn(n, *size, -used.shape[3] % 8 if padded else 0, dtype=torch.float64)
-        tensors = {'value': value, 'offset_mask': torch.cat([used, junk], -1)}
-        options['softmax'] = softmax
-    return Case(op, tensors, options).to(dtype)
+    """A convolution's problem with offsets of ``spread`` pixels standard deviation."""
+    size = Convolution(n, height, width, groups, depth, spread, options)
+    call = TABLE[op].case(size)
+    if op == 'dcnv4':
+        packed = call.tensors['offset_mask']
+        used = 3 * groups * size.points
+        # What is beyond the used entries is never read, whatever it holds.
+        junk = torch.randn(*packed.shape[:3], packed.shape[3] - used if padded else 0,
+                           dtype=torch.float64)
+        call.tensors['offset_mask'] = torch.cat([packed[..., :used], junk], -1)
+        call.options['softmax'] = softmax
+    return Case(op, call.tensors, call.options).to(dtype)
 
 
 def attention_case(op: str, *, n: int = 2, queries: int = 7, groups: int = 2, depth: int = 3,
                    shapes: tuple[tuple[int, int], ...] = ((5, 4), (3, 2), (1, 1)),
                    points: int = 3, dtype: torch.dtype = torch.float64) -> Case:
     """A multi-scale deformable attention problem; some locations lie outside."""
-    spatial_shapes = torch.tensor(shapes)
-    areas = spatial_shapes.prod(1)
-    levels = len(shapes)
-    value = torch.randn(n, int(areas.sum()), groups, depth, dtype=torch.float64)
-    locations = torch.rand(n, queries, groups, levels, points, 2, dtype=torch.float64) * 1.4 - 0.2
-    logits = torch.randn(n, queries, groups, levels * points, dtype=torch.float64)
-    tensors = {'value': value, 'spatial_shapes': spatial_shapes,
-               'level_start_index': areas.cumsum(0) - areas}
-    options = {}
-    if op == 'ms_deform_attn':
-        tensors['sampling_locations'] = locations
-        tensors['attention_weights'] = logits.softmax(-1).unflatten(-1, (levels, points))
-    else:
-        tensors['sampling_loc_attn'] = torch.cat([locations.flatten(3), logits], -1)
-        options['num_points'] = points
-    return Case(op, tensors, options).to(dtype)
+    call = TABLE[op].case(Pyramid(n, shapes, groups, depth, points, queries))
+    return Case(op, call.tensors, call.options).to(dtype)
 
 
 def make_case(op: str, **options: Any) -> Case:
     """A small problem of any operator."""
-    build = convolution_case if op.startswith('dcn') else attention_case
+    build = convolution_case if op in CONVOLUTIONS else attention_case
     return build(op, **options)
 
 

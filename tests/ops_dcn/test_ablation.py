@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ops_dcn import DCNv3, DCNv3Unshared, reference
+from ops_dcn import DCNv3, DCNv3Unshared
 
 VARIANTS = [{}, {'center_feature_scale': True, 'dw_kernel_size': 5},
             {'remove_center': True, 'offset_scale': 1.7}, {'dilation': 2, 'pad': 2},
@@ -97,15 +97,3 @@ def test_initial_state_averages_as_that_of_dcnv3() -> None:
     image = torch.randn(2, 12, 12, 64)
     deviations = [kind(64)(image).std().item() for kind in (DCNv3, DCNv3Unshared)]
     assert deviations[1] == pytest.approx(deviations[0], rel=0.15)
-
-
-def test_taps_and_points() -> None:
-    taps = reference.kernel_taps((3, 2), (1, 2))
-    assert taps.tolist() == [[-1, -1], [-1, 0], [-1, 1], [1, -1], [1, 0], [1, 1]]
-    assert [0, 0] not in reference.kernel_taps(remove_center=True).tolist()
-    offset = torch.zeros(1, 2, 3, 1, 6, 2)
-    offset[0, 1, 2, 0, 4] = torch.tensor([0.5, -0.25])
-    points = reference.sampling_points((5, 7), offset, kernel_size=(3, 2), stride=(2, 3),
-                                       padding=(0, 1), dilation=(1, 2), offset_scale=2.0)
-    # Row 1, column 2: the center is at x = 2 * 3 - 1 + 1, y = 1 * 2 - 0 + 1.
-    assert points[0, 1, 2, 0, 4].tolist() == [6 + 2 * (1 + 0.5), 3 + 2 * (0 - 0.25)]

@@ -13,6 +13,7 @@ import ops_dcn
 from ops_dcn import _library
 from tests.ops_dcn import test_golden as golden
 from tests.ops_dcn.cases import (
+    CONVOLUTIONS,
     DTYPES,
     OPERATORS,
     TOLERANCE,
@@ -52,7 +53,7 @@ def random_case(seed: int) -> tuple[Case, torch.dtype]:
     op, dtype = pick.choice(OPERATORS), pick.choice(DTYPES)
     sizes = {'n': pick.choice([1, 2, 3, 5]), 'groups': pick.randint(1, 5),
              'depth': pick.choice([1, 3, 4, 8, 12, 16, 24, 31, 32, 48, 64])}
-    if not op.startswith('dcn'):
+    if op not in CONVOLUTIONS:
         shapes = tuple((pick.randint(1, 13), pick.randint(1, 13))
                        for _ in range(pick.randint(1, 5)))
         return make_case(op, queries=pick.randint(1, 90), points=pick.randint(1, 8),

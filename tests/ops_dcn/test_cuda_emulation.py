@@ -18,6 +18,8 @@ import torch
 from ops_dcn import reference
 from tests.ops_dcn import test_golden as golden
 from tests.ops_dcn.cases import (
+    ATTENTIONS,
+    CONVOLUTIONS,
     DTYPES,
     OPERATORS,
     TOLERANCE,
@@ -128,7 +130,7 @@ def test_convolution(name: str, deterministic: bool, dtype: torch.dtype,
 
 @in_every_dtype
 @either_way
-@pytest.mark.parametrize('op', ['ms_deform_attn', 'flash_deform_attn'])
+@pytest.mark.parametrize('op', ATTENTIONS)
 @pytest.mark.parametrize('name', PYRAMIDS)
 def test_attention(name: str, op: str, deterministic: bool, dtype: torch.dtype,
                    emulator: Emulator) -> None:
@@ -281,7 +283,7 @@ def test_what_cannot_be_indexed_is_refused(reason: str, changes: dict[str, int],
 def test_any_order_of_threads(op: str, deterministic: bool, emulator: Emulator) -> None:
     """All that no atomic addition feeds is the same bits; in fixed point, the rest is, too."""
     torch.manual_seed(0)
-    more = {'spread': 4.0, 'height': 11, 'width': 12} if op.startswith('dcn') else {}
+    more = {'spread': 4.0, 'height': 11, 'width': 12} if op in CONVOLUTIONS else {}
     case = make_case(op, dtype=torch.float32, depth=12, **more)
     first = emulator.outcome(case, options=Options(deterministic=deterministic))
     for order in (1, 2, 3):
@@ -312,7 +314,7 @@ def test_bad_positions_contribute_nothing(op: str, bad: float, deterministic: bo
     torch.manual_seed(0)
     case = make_case(op, dtype=torch.float32, depth=8)
     learned = case.floats[1]
-    limit = 2 if op in ('dcnv4', 'flash_deform_attn') else learned.shape[-1]
+    limit = 2 if case.packed else learned.shape[-1]
     learned[0, 0, 0, ..., :limit] = bad
     check(emulator, case, Options(deterministic=deterministic))
 
@@ -321,11 +323,11 @@ def test_bad_positions_contribute_nothing(op: str, bad: float, deterministic: bo
 def test_pixels_that_are_not_sampled_do_not_leak(op: str, emulator: Emulator) -> None:
     torch.manual_seed(0)
     more = ({'height': 13, 'kernel_size': 2, 'stride': 4, 'spread': 0.1, 'padding': 0}
-            if op.startswith('dcn') else {'queries': 2, 'shapes': ((9, 8), (3, 5))})
+            if op in CONVOLUTIONS else {'queries': 2, 'shapes': ((9, 8), (3, 5))})
     case = make_case(op, dtype=torch.float32, depth=8, **more)
     clean = emulator.outcome(case)
     unused = clean['grad_value'].unflatten(-1, (-1, 8)).eq(0).all(-1)
-    unused = unused.all(-1) if op.startswith('dcn') else unused.squeeze(-1)
+    unused = unused.all(-1) if op in CONVOLUTIONS else unused.squeeze(-1)
     assert bool(unused.any())
     case.floats[0][unused] = float('nan')
     for name, tensor in emulator.outcome(case).items():
@@ -340,7 +342,7 @@ LEVELS = {
 
 
 @either_way
-@pytest.mark.parametrize('op', ['ms_deform_attn', 'flash_deform_attn'])
+@pytest.mark.parametrize('op', ATTENTIONS)
 @pytest.mark.parametrize('name', LEVELS)
 def test_levels_that_do_not_fit_are_empty(name: str, op: str, deterministic: bool,
                                           emulator: Emulator) -> None:

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from ops_dcn import _autograd, reference
-from tests.ops_dcn.cases import DTYPES, OPERATORS, TOLERANCE, Case, assert_same, make_case, outcome
+from tests.ops_dcn.cases import (
+    CONVOLUTIONS,
+    DTYPES,
+    OPERATORS,
+    TOLERANCE,
+    Case,
+    assert_same,
+    make_case,
+    outcome,
+)
 from tests.ops_dcn.emulation import host
 
 for_every_operator = pytest.mark.parametrize('op', OPERATORS)
@@ -44,7 +53,7 @@ def test_operator(driver: host.Driver, op: str, dtype: torch.dtype) -> None:
     {'kernel_size': (3, 2), 'stride': (2, 1), 'padding': (1, 0), 'dilation': (1, 2)},
     {'kernel_size': (5, 3), 'padding': (2, 1), 'remove_center': True, 'offset_scale': 0.7},
     {'groups': 3, 'depth': 8, 'padded': False}], ids=['uneven', 'no center', 'not padded'])
-@pytest.mark.parametrize('op', ['dcnv3', 'dcnv4'])
+@pytest.mark.parametrize('op', CONVOLUTIONS)
 def test_geometry_reaches_the_kernel(driver: host.Driver, op: str, options: dict) -> None:
     case = make_case(op, height=7, width=9, **options)
     assert_same(outcome(case), outcome(case, module=reference), TOLERANCE[torch.float64])

@@ -13,8 +13,11 @@ from torch import Tensor
 
 import ops_dcn
 from ops_dcn import _library, reference
+from ops_dcn.operators import Convolution
 from tests.helpers import ROOT
 from tests.ops_dcn.cases import (
+    ATTENTIONS,
+    CONVOLUTIONS,
     DTYPES,
     OPERATORS,
     TOLERANCE,
@@ -26,7 +29,6 @@ from tests.ops_dcn.cases import (
     outcome,
 )
 
-CONVOLUTIONS = ('dcnv3', 'dcnv4')
 RECTANGULAR = {'kernel_size': (3, 2), 'stride': (2, 1), 'padding': (2, 1), 'dilation': (1, 2)}
 GEOMETRIES = {
     'rectangular': {'height': 7, 'width': 9, 'depth': 12, 'offset_scale': 0.7, **RECTANGULAR},
@@ -78,7 +80,7 @@ def test_softmax_matches_reference(padded: bool, dtype: torch.dtype) -> None:
 
 
 @in_every_dtype
-@pytest.mark.parametrize('op', ['ms_deform_attn', 'flash_deform_attn'])
+@pytest.mark.parametrize('op', ATTENTIONS)
 @pytest.mark.parametrize('name', PYRAMIDS)
 def test_attention_matches_reference(name: str, op: str, dtype: torch.dtype) -> None:
     assert_matches(attention_case(op, dtype=dtype, **PYRAMIDS[name]), dtype)
@@ -120,9 +122,7 @@ def test_against_torchvision(options: dict, module: object) -> None:
     """An independent implementation: other tap order, other axis order, no offset_scale."""
     case = convolution_case('dcnv3', groups=2, depth=3, **options)
     value, offset, mask = case.inputs
-    kernel, stride, padding, dilation = (reference.pair(options.get(name, default)) for
-                                         name, default in (('kernel_size', 3), ('stride', 1),
-                                                           ('padding', 1), ('dilation', 1)))
+    kernel, stride, padding, dilation = Convolution(0, 0, 0, 0, 0, options=options).geometry
     kh, kw = kernel
     # Ours, by column then row and (x, y); theirs, by row then column and (y, x).
     offset = offset.unflatten(3, (2, kw, kh, 2)).transpose(4, 5).flip(-1)
@@ -158,7 +158,7 @@ def test_empty_batch(op: str, dtype: torch.dtype) -> None:
     assert case.call().shape[0] == 0
 
 
-@pytest.mark.parametrize('op', ['ms_deform_attn', 'flash_deform_attn'])
+@pytest.mark.parametrize('op', ATTENTIONS)
 def test_no_queries(op: str) -> None:
     case = attention_case(op, queries=0)
     assert_matches(case, torch.float64)
@@ -199,8 +199,7 @@ def test_positions_that_are_no_number_contribute_nothing(op: str, bad: float,
                                                          dtype: torch.dtype) -> None:
     case = make_case(op, dtype=dtype)
     spoilt = dict(case.tensors)
-    name = {'dcnv3': 'offset', 'dcnv4': 'offset_mask', 'ms_deform_attn': 'sampling_locations',
-            'flash_deform_attn': 'sampling_loc_attn'}[op]
+    name = list(case.tensors)[ops_dcn.OPERATORS[op].differentiable[1]]
     positions = case.tensors[name].clone()
     positions[0].view(positions[0].shape[0], -1)[:, 1] = bad
     spoilt[name] = positions

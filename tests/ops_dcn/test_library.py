@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +64,27 @@ def test_call_on_cuda_without_kernels_says_why() -> None:
         torch.ops.ops_dcn.dcnv4_forward.default.redispatch(
             keys, torch.ones(1, 4, 4, 2), torch.ones(1, 4, 4, 32), [3, 3, 1, 1, 1, 1, 1, 1, 1, 0],
             1.0, False)
+
+
+def run_without_library(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where the package lies without its compiled library."""
+    shutil.copytree(ROOT / 'ops_dcn', folder / 'ops_dcn',
+                    ignore=shutil.ignore_patterns('*.so', 'csrc', '__pycache__'))
+    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment,
+                          capture_output=True, text=True, check=False)
+
+
+def test_first_call_reports_a_missing_library(tmp_path: Path) -> None:
+    """Until then the package, its reference and its modules can be used."""
+    code = ('import ops_dcn, torch; image = torch.ones(1, 3, 3, 16); '
+            'ops_dcn.reference.dcnv4(image, torch.ones(1, 3, 3, 27), groups=1); '
+            'layer = ops_dcn.DCNv4(16); print("so far"); layer(image)')
+    result = run_without_library(tmp_path, '-c', code)
+    assert result.stdout == 'so far\n'
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith('ImportError: compiled library is not valid: got no file')
+    assert 'make env' in last
 
 
 def test_fake_cuda_tensors_need_no_kernels() -> None:

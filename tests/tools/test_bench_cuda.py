@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+import ops_dcn
+from ops_dcn.operators import Convolution, Pyramid
 from tools import bench_backbone, bench_ops
-from tools.bench import cuda_bench, cuda_cases, limits, rivals
+from tools.bench import cuda_bench, cuda_cases, grid_sample, limits, rivals
 
 H100 = limits.device_of('NVIDIA H100 80GB HBM3', 0, 0, 0)
 
@@ -70,8 +72,7 @@ def test_records_table_and_plot(tmp_path: Path) -> None:
         assert [r['direction'] for r in ours] == ['forward', 'backward']
         assert all(r['ratio'] == 1 for r in ours)
         records += got
-    assert {r['op'] for r in records} == {'dcnv3', 'dcnv4', 'ms_deform_attn', 'flash_deform_attn',
-                                          'module'}
+    assert {r['op'] for r in records} == {*ops_dcn.OPERATORS, 'module'}
     for record in records:
         if record['by'] == 'ops_dcn':
             assert 0 < record['of_hbm'] < 1
@@ -102,6 +103,38 @@ def test_window_attention_covers_every_pixel() -> None:
     layer(image).sum().backward()
     assert layer(image).shape == image.shape
     assert image.grad.abs().sum(-1).gt(0).all()
+
+
+@pytest.fixture
+def small_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_ops, 'REPETITION_S', 0)
+    monkeypatch.setattr(bench_ops, 'COPY_BYTES', 1 << 12)
+    monkeypatch.setattr(bench_ops, 'SIZES', (
+        Convolution(1, 5, 6, groups=4, depth=2), Pyramid(1, ((3, 4), (2, 2)), 2, 4, points=3)))
+
+
+@pytest.mark.parametrize('without', [None, *ops_dcn.OPERATORS])
+def test_table_of_the_cpu(without: str | None, small_sizes: None,
+                          monkeypatch: pytest.MonkeyPatch,
+                          capsys: pytest.CaptureFixture[str]) -> None:
+    """Every operator is in it; one without a form made of grid_sample has no ratio."""
+    monkeypatch.delitem(grid_sample.FORMS, without, raising=False)
+    monkeypatch.setattr('sys.argv', ['bench_ops.py', '--quick', '--threads', '1'])
+    bench_ops.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith('%')]
+    assert [line.split()[0] for line in lines] == [
+        op for op in ops_dcn.OPERATORS for direction in ('forward', 'backward', 'both')]
+    for line in lines:
+        assert line.count(' ms') == (2 if line.split()[0] in grid_sample.FORMS else 1)
+
+
+def test_forms_that_differ_end_the_benchmark(small_sizes: None,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    right = grid_sample.FORMS['dcnv4']
+    monkeypatch.setitem(grid_sample.FORMS, 'dcnv4', lambda *t, **o: right(*t, **o) + 0.1)
+    monkeypatch.setattr('sys.argv', ['bench_ops.py', '--quick', '--ops', 'dcnv4'])
+    with pytest.raises(SystemExit, match='dcnv4 differs from its PyTorch form by 0.1'):
+        bench_ops.main()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')

@@ -1,6 +1,7 @@
 """The problems that are measured on CUDA: shapes, tensors, calls."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -8,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import ops_dcn
+from ops_dcn.operators import Convolution, Pyramid
 from tools.bench import limits, rivals
 
-POINTS = 9
 # N, H, W, groups, channels per group: the stages of FlashInternImage-T at batch 64, an image of
 # 800 x 1280 after its stem, and shapes that no published table of tuned launches holds.
 STAGES = ((64, 56, 56, 4, 16), (64, 28, 28, 8, 16), (64, 14, 14, 16, 16), (64, 7, 7, 32, 16),
@@ -53,68 +54,41 @@ def _leaf(tensor: Tensor, dtype: torch.dtype, device: str) -> Tensor:
     return tensor.to(device, dtype).requires_grad_()
 
 
+def _problem(op: str, size: Convolution | Pyramid, shape: str, gathered: int, dtype: torch.dtype,
+             device: str) -> Problem:
+    """One operator at one size; ``shape`` is what the table calls it."""
+    case = ops_dcn.OPERATORS[op].case(size, torch.float32)
+    inputs = [_leaf(tensor, dtype, device) if tensor.is_floating_point() else tensor.to(device)
+              for tensor in case.tensors.values()]
+    call = functools.partial(getattr(ops_dcn, op), **case.options)
+    calls = {'ops_dcn': call, **rivals.of_operator(op, size.groups, size.depth)}
+    return Problem(op, shape, inputs, calls, gathered, call)
+
+
 def convolutions(shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype, spread: float,
                  device: str) -> Iterator[Problem]:
-    """DCNv4 and DCNv3, 3x3, offsets of ``spread`` pixels standard deviation."""
+    """Operators on grids, 3x3, offsets of ``spread`` pixels standard deviation."""
     for n, h, w, groups, depth in shapes:
-        shape = f'{n}x{h}x{w}, {groups}x{depth}'
-        value = torch.randn(n, h, w, groups * depth)
-        offset = torch.randn(n, h, w, groups, 2 * POINTS) * spread
-        mask = torch.randn(n, h, w, groups, POINTS)
-        packed = torch.cat([offset, mask], -1).flatten(3)
-        packed = nn.functional.pad(packed, (0, -packed.shape[3] % 8))
-        gathered = limits.gathered_bytes(n * h * w, POINTS, groups * depth, dtype)
-
-        def dcnv4(*inputs: Tensor, g: int = groups) -> Tensor:
-            return ops_dcn.dcnv4(*inputs, groups=g)
-
-        def dcnv3(*inputs: Tensor, g: int = groups) -> Tensor:
-            return ops_dcn.dcnv3(*inputs, groups=g)
-
-        yield Problem(
-            'dcnv4', shape, [_leaf(t, dtype, device) for t in (value, packed)],
-            {'ops_dcn': dcnv4, **rivals.dcnv4_rivals(groups, depth)}, gathered, dcnv4)
-        yield Problem(
-            'dcnv3', shape,
-            [_leaf(t, dtype, device) for t in (value, offset.flatten(3), mask.flatten(3))],
-            {'ops_dcn': dcnv3, **rivals.dcnv3_rivals(groups, depth)}, gathered, dcnv3)
+        size = Convolution(n, h, w, groups, depth, spread)
+        gathered = limits.gathered_bytes(n * h * w, size.points, groups * depth, dtype)
+        for op, operator in ops_dcn.OPERATORS.items():
+            if operator.kind is Convolution:
+                yield _problem(op, size, f'{n}x{h}x{w}, {groups}x{depth}', gathered, dtype, device)
 
 
 def attentions(names: tuple[str, ...], dtype: torch.dtype, device: str,
                batch: int = 2) -> Iterator[Problem]:
-    """Multi-scale deformable attention: every pixel asks around itself, in all levels."""
+    """Operators on pyramids: every pixel samples around itself, in all levels."""
     for name in names:
-        levels = torch.tensor(PYRAMIDS[name])
-        areas = levels.prod(1)
-        starts, queries = areas.cumsum(0) - areas, int(areas.sum())
-        centres = torch.cat([torch.stack(torch.meshgrid(
-            (torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing='ij'), -1
-        ).flip(-1).flatten(0, 1) for h, w in PYRAMIDS[name]])
-        locations = centres.view(1, queries, 1, 1, 1, 2) + 2 * torch.randn(
-            batch, queries, HEADS, len(levels), LEVEL_POINTS, 2
-        ) / levels.flip(1).view(1, 1, 1, -1, 1, 2)
-        logits = torch.randn(batch, queries, HEADS, len(levels) * LEVEL_POINTS)
-        weights = logits.softmax(-1).unflatten(-1, (len(levels), LEVEL_POINTS))
-        value = torch.randn(batch, queries, HEADS, HEAD_CHANNELS)
-        fixed = [levels.to(device), starts.to(device)]
+        levels = PYRAMIDS[name]
+        size = Pyramid(batch, levels, HEADS, HEAD_CHANNELS, LEVEL_POINTS)
+        queries = sum(height * width for height, width in levels)
         gathered = limits.gathered_bytes(
             batch * queries, len(levels) * LEVEL_POINTS, HEADS * HEAD_CHANNELS, dtype)
         shape = f'{batch}x{queries} queries, {HEADS}x{HEAD_CHANNELS} ({name})'
-
-        def msda(*inputs: Tensor) -> Tensor:
-            return ops_dcn.ms_deform_attn(*inputs)
-
-        def flash(*inputs: Tensor) -> Tensor:
-            return ops_dcn.flash_deform_attn(*inputs, num_points=LEVEL_POINTS)
-
-        value = _leaf(value, dtype, device)
-        yield Problem(
-            'ms_deform_attn', shape,
-            [value, *fixed, _leaf(locations, dtype, device), _leaf(weights, dtype, device)],
-            {'ops_dcn': msda, **rivals.attention_rivals()}, gathered, msda)
-        packed = torch.cat([locations.flatten(3), logits], -1)
-        yield Problem('flash_deform_attn', shape, [value, *fixed, _leaf(packed, dtype, device)],
-                      {'ops_dcn': flash}, gathered, flash)
+        for op, operator in ops_dcn.OPERATORS.items():
+            if operator.kind is Pyramid:
+                yield _problem(op, size, shape, gathered, dtype, device)
 
 
 def modules(shapes: tuple[tuple[int, ...], ...], dtype: torch.dtype,

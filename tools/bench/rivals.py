@@ -47,7 +47,7 @@ def dcnv3_rivals(groups: int, depth: int) -> dict[str, Call]:
     return calls
 
 
-def attention_rivals() -> dict[str, Call]:
+def attention_rivals(groups: int, depth: int) -> dict[str, Call]:
     """For (value, spatial_shapes, level_start_index, locations, weights)."""
     calls: dict[str, Call] = {}
     function = find('mmcv.ops.multi_scale_deform_attn', 'MultiScaleDeformableAttnFunction')
@@ -57,6 +57,14 @@ def attention_rivals() -> dict[str, Call]:
     if msda := find('deformops.registry', 'msda'):
         calls['deformops'] = msda
     return calls
+
+
+_RIVALS = {'dcnv3': dcnv3_rivals, 'dcnv4': dcnv4_rivals, 'ms_deform_attn': attention_rivals}
+
+
+def of_operator(op: str, groups: int, depth: int) -> dict[str, Call]:
+    """For the tensors of an operator, at ``groups`` and channels per group; none is fine."""
+    return _RIVALS[op](groups, depth) if op in _RIVALS else {}
 
 
 class _DeformConv(nn.Module):

@@ -36,11 +36,11 @@ struct Shape {
   int coord_group_stride, weight_group_stride;
   int value_stride;
   int padding;  // entries of a query's row of grad_coords that follow the last group's
-  // Convolution only. Point k, counted without a left-out centre, is column k / kernel_h and row
+  // Convolution only. Point k, counted without a dropped centre, is column k / kernel_h and row
   // k % kernel_h of the kernel; its tap is that times the dilation, minus `half`.
   int height, width;
   int kernel_h, kernel_w, dilation_h, dilation_w, half_h, half_w;
-  int centre;  // number of the point that is left out; = points if none is
+  int centre;  // number of the point that is dropped; = points if none is
   int origin_x, origin_y, step_x, step_y;
   double offset_scale;
 };

@@ -253,7 +253,7 @@ OPS_DCN_INLINE int tile_reals(const Arguments& a, int vector) {
   return a.tiling.region_rows * a.tiling.region_columns * a.tiling.slices * vector;
 }
 
-// Adds the tile to global memory; what nothing was added to is left out.
+// Adds the tile to global memory; what nothing was added to is skipped.
 template <typename T, int V, Mode mode, typename R>
 OPS_DCN_INLINE void flush_tile(const Arguments& a, const Block<R>& block) {
   const Shape& s = a.shape;

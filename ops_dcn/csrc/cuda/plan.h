@@ -42,7 +42,7 @@ struct BackwardPlan {
   Int64 range_offset;       // kInt64: byte at which Arguments::range begins in the buffer
 };
 
-// Choices that only a measurement can settle (docs/ops_cuda.md says which are owed).
+// Choices that only a measurement can settle (docs/ops_cuda.md says which are missing).
 struct Policy {
   bool tile = true;         // gradient of nearby pixels in shared memory, where it fits
   bool native_half = true;  // sm_90: half-precision reductions behind a tile, no float32 copy

@@ -5,6 +5,19 @@
 namespace ops_dcn {
 namespace {
 
+Problem describe_dcnv3(
+    const Tensor& value, const Tensor& offset, const Tensor& mask,
+    const std::vector<int64_t>& convolution, double offset_scale) {
+  const Convolution conv = read_convolution(convolution);
+  Problem problem = describe_convolution(value, conv, offset_scale, false);
+  check_grid("offset", offset, value, problem);
+  check_grid("mask", mask, value, problem);
+  check_size("offset", offset, 3, 2 * conv.groups * conv.points());
+  check_size("mask", mask, 3, conv.groups * conv.points());
+  set_separate(problem, offset, mask);
+  return problem;
+}
+
 Tensor dcnv3_forward(
     const Tensor& value, const Tensor& offset, const Tensor& mask, std::vector<int64_t> geometry,
     double offset_scale) {

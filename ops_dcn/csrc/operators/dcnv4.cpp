@@ -1,9 +1,25 @@
 #include <torch/csrc/stable/library.h>
+#include <torch/headeronly/util/Exception.h>
 
 #include "../launch.h"
 
 namespace ops_dcn {
 namespace {
+
+// Both tensors with even rows.
+Problem describe_dcnv4(
+    const Tensor& value, const Tensor& offset_mask, const std::vector<int64_t>& convolution,
+    double offset_scale, bool softmax) {
+  const Convolution conv = read_convolution(convolution);
+  Problem problem = describe_convolution(value, conv, offset_scale, true);
+  check_grid("offset_mask", offset_mask, value, problem, true);
+  STD_TORCH_CHECK(
+      offset_mask.size(3) >= 3 * conv.groups * conv.points(), "offset_mask.shape[3] must be >= ",
+      3 * conv.groups * conv.points(), ", got ", offset_mask.size(3));
+  set_packed(problem, offset_mask, row_stride(offset_mask));
+  problem.geometry.softmax = softmax;
+  return problem;
+}
 
 Tensor dcnv4_forward(
     const Tensor& value, const Tensor& offset_mask, std::vector<int64_t> geometry,

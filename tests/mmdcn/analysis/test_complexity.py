@@ -123,3 +123,14 @@ def test_stochastic_depth_read_from_a_range_builds_on_meta() -> None:
 def test_a_bad_shape_is_refused() -> None:
     with pytest.raises(ValueError, match='input_shape is not valid: got .0, 3.'):
         count(nn.Identity(), (0, 3))
+
+
+def test_an_operator_of_ours_without_a_cost_is_an_error_not_free() -> None:
+    library = torch.library.Library('ops_dcn', 'FRAGMENT')
+    try:
+        library.define('unlisted(Tensor x) -> Tensor')
+        library.impl('unlisted', torch.clone, 'CompositeExplicitAutograd')
+        with pytest.raises(ValueError, match='multiply-adds of ops_dcn::unlisted are not valid'):
+            count(_Call(torch.ops.ops_dcn.unlisted), (1,))
+    finally:
+        library._destroy()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import hashlib
+import inspect
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -18,19 +19,15 @@ import torch
 from torch import Tensor
 
 from ops_dcn import reference
+from ops_dcn.operators import Convolution
 from tests.helpers import ROOT
-from tests.ops_dcn.cases import Case
+from tests.ops_dcn.cases import CONVOLUTIONS, OPERATORS, Case
 
 HERE = Path(__file__).parent
 CSRC = ROOT / 'ops_dcn' / 'csrc'
 FLAGS = ['-std=c++17', '-O1', '-fPIC', '-shared', '-U_FORTIFY_SOURCE', '-fvisibility=hidden',
          '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-x', 'c++']
 DTYPES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
-ARGUMENTS = {
-    'dcnv3': ('value', 'offset', 'mask'), 'dcnv4': ('value', 'offset_mask'),
-    'ms_deform_attn': ('value', 'spatial_shapes', 'level_start_index', 'sampling_locations',
-                       'attention_weights'),
-    'flash_deform_attn': ('value', 'spatial_shapes', 'level_start_index', 'sampling_loc_attn')}
 GUARD = 512
 POISON = 0xff  # NaN in every floating dtype
 
@@ -179,11 +176,12 @@ class Emulator:
 
     def __getattr__(self, op: str) -> Callable[..., Tensor]:
         """An operator, as :mod:`ops_dcn` has it."""
-        if op not in ARGUMENTS:
+        if op not in OPERATORS:
             raise AttributeError(op)
+        names = inspect.signature(getattr(reference, op)).parameters
 
         def call(*tensors: Tensor, **options: Any) -> Tensor:
-            case = Case(op, dict(zip(ARGUMENTS[op], tensors, strict=True)), options)
+            case = Case(op, dict(zip(names, tensors, strict=False)), options)
             return _Emulated.apply(self, case, *case.floats)
         return call
 
@@ -262,14 +260,13 @@ def policy(options: Options) -> Any:
 
 def describe(case: Case) -> tuple[Any, tuple[int, ...], int]:
     """(Shape, sizes of the output, first weight within the packed tensor) of a case."""
-    return (_describe_convolution if case.op.startswith('dcn') else _describe_pyramid)(case)
+    return (_describe_convolution if case.op in CONVOLUTIONS else _describe_pyramid)(case)
 
 
 def _describe_convolution(case: Case) -> tuple[Any, tuple[int, ...], int]:
     value, points_tensor = case.inputs[:2]
-    names = ('kernel_size', 'stride', 'padding', 'dilation')
-    kernel, stride, padding, dilation = (
-        reference.pair(case.options.get(name, 1 if name[0] in 'spd' else 3)) for name in names)
+    kernel, stride, padding, dilation = Convolution(
+        0, 0, 0, 0, 0, options=case.options).geometry
     n, height, width, channels = value.shape
     groups, remove_center = case.options['groups'], case.options.get('remove_center', False)
     size = points_tensor.shape[1:3]
@@ -292,25 +289,24 @@ def _describe_pyramid(case: Case) -> tuple[Any, tuple[int, ...], int]:
     value, _, starts, points_tensor = case.inputs[:4]
     n, pixels, groups, channels = value.shape
     queries, levels = points_tensor.shape[1], len(starts)
-    points = (case.options['num_points'] if case.op == 'flash_deform_attn'
-              else points_tensor.shape[4]) * levels
+    points = points_tensor.shape[3] // 3 if case.packed else points_tensor.shape[4] * levels
     shape = Shape(batch=n, queries=queries, query_columns=queries, groups=groups,
                   channels=channels, points=points, pixels=pixels, levels=levels,
-                  softmax=case.op == 'flash_deform_attn')
+                  softmax=case.packed)
     return shape, (n, queries, groups * channels), _set_strides(shape, case)
 
 
 def _set_strides(shape: Any, case: Case) -> int:
     points = shape.points
     shape.value_stride = shape.groups * shape.channels
-    if case.op in ('dcnv3', 'ms_deform_attn'):
+    if not case.packed:
         shape.coord_group_stride, shape.weight_group_stride = 2 * points, points
         shape.coord_query_stride = 2 * points * shape.groups
         shape.weight_query_stride = points * shape.groups
         start = 0
     else:
         shape.coord_group_stride = shape.weight_group_stride = 3 * points
-        row = case.inputs[-1].shape[-1] * (1 if case.op == 'dcnv4' else shape.groups)
+        row = case.inputs[-1].shape[-1] * (shape.groups if shape.levels else 1)
         shape.coord_query_stride = shape.weight_query_stride = row
         shape.padding = row - 3 * points * shape.groups
         start = 2 * points

@@ -2,14 +2,10 @@
 // for CPU tensors. Everything from the schemas to the launcher is the library's own code; below
 // stands what NVIDIA's driver and libtorch_cuda offer it. Loaded by host.py.
 //
-// Compiled with -Dops_dcn=ops_dcn_emulated, which renames operators and namespaces.
-#define OPS_DCN_BACKEND CPU
+// Compiled with -Dops_dcn=ops_dcn_emulated, which renames operators and namespaces, and with every
+// file of operators/ before this one (-include).
 #include "describe.cpp"
 #include "schemas.cpp"
-#include "operators/dcnv3.cpp"
-#include "operators/dcnv4.cpp"
-#include "operators/flash_deform_attn.cpp"
-#include "operators/ms_deform_attn.cpp"
 #include "cuda/launch.cpp"
 #include "cuda/launcher.cpp"
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import torch
 
 from ops_dcn import _autograd
+from ops_dcn.operators import OPERATORS
 from tests.helpers import ROOT
 from tests.ops_dcn import emulation
 
 CSRC = ROOT / 'ops_dcn' / 'csrc'
 FLAGS = ['-std=gnu++17', '-O1', '-fPIC', '-shared', '-fvisibility=hidden', '-Wall', '-Wextra',
          '-DUSE_CUDA', '-DTORCH_TARGET_VERSION=0x020A000000000000', '-Dops_dcn=ops_dcn_emulated',
-         '-Wl,-Bsymbolic', '-Wl,--as-needed']
+         '-DOPS_DCN_BACKEND=CPU', '-Wl,-Bsymbolic', '-Wl,--as-needed']
 
 
 class Driver(ctypes.Structure):
@@ -33,9 +34,10 @@ def build() -> Path:
     package = Path(importlib.util.find_spec('torch').origin).parent
     sources = [Path(__file__).with_name('host.cpp'), *CSRC.glob('*.*'),
                *CSRC.glob('operators/*'), *CSRC.glob('cuda/*.h'), *CSRC.glob('cuda/*.cpp')]
+    operators = [f'-include{path}' for path in sorted(CSRC.glob('operators/*.cpp'))]
     salt = f'{FLAGS} {torch.__version__}'
     return emulation.cached_build('emulated_host', sorted(sources), salt, [
-        *FLAGS, f'-I{CSRC}', f'-isystem{package / "include"}', str(sources[0]),
+        *FLAGS, f'-I{CSRC}', f'-isystem{package / "include"}', *operators, str(sources[0]),
         str(CSRC / 'cuda' / 'plan.cpp'), '-ldl', f'-L{package / "lib"}', '-ltorch_cpu'])
 
 
@@ -48,8 +50,8 @@ def load() -> tuple[Driver, dict[str, type[torch.autograd.Function]]]:
     driver = access(str(kernels).encode())
     assert driver, 'the emulation does not load'
     functions = {}
-    for name, (differentiable, arguments) in _autograd._OPERATORS.items():
-        forward, backward = (getattr(torch.ops.ops_dcn_emulated, f'{name}_{direction}').default
-                             for direction in ('forward', 'backward'))
-        functions[name] = _autograd._make_function(forward, backward, differentiable, arguments)
+    for name, operator in OPERATORS.items():
+        raw = [getattr(torch.ops.ops_dcn_emulated, direction).default
+               for direction in operator.raw]
+        functions[name] = _autograd.make_function(*raw, operator.differentiable)
     return driver.contents, functions

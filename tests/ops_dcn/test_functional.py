@@ -1,20 +1,14 @@
 """Every wrong argument is a ValueError that says what is wrong and what would be right."""
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import ops_dcn
-from ops_dcn import selftest
-from tests.helpers import ROOT
+from tests.ops_dcn import cases
 from tests.ops_dcn.cases import make_case
 
 
@@ -101,7 +95,7 @@ ATTENTION_POINTS = [
 
 def call_with(op: str, name: str, wrong: Any) -> None:
     case = make_case(op)
-    if op.startswith('dcn'):
+    if op in cases.CONVOLUTIONS:
         assert case.tensors['value'].shape == (2, 6, 5, 6)
     arguments = {**case.tensors, **case.options}
     getattr(ops_dcn, op)(**arguments)
@@ -110,7 +104,7 @@ def call_with(op: str, name: str, wrong: Any) -> None:
 
 @pytest.mark.parametrize(('op', 'name', 'wrong', 'words'), [
     *CONVOLUTIONS, *ATTENTION_POINTS,
-    *((op, *entry) for op in ('ms_deform_attn', 'flash_deform_attn') for entry in ATTENTIONS)])
+    *((op, *entry) for op in cases.ATTENTIONS for entry in ATTENTIONS)])
 def test_words(op: str, name: str, wrong: Any, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)) as caught:
         call_with(op, name, wrong)
@@ -127,44 +121,3 @@ def test_remove_center_needs_an_odd_kernel(kernel: Any) -> None:
 def test_lists_are_pairs() -> None:
     case = make_case('dcnv4', kernel_size=[3, 3], padding=[1, 1])
     assert torch.equal(case.call(), ops_dcn.dcnv4(*case.inputs, groups=2))
-
-
-def run_without_library(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where the package lies without its compiled library."""
-    shutil.copytree(ROOT / 'ops_dcn', folder / 'ops_dcn',
-                    ignore=shutil.ignore_patterns('*.so', 'csrc', '__pycache__'))
-    environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
-    return subprocess.run([sys.executable, *arguments], cwd=folder, env=environment,
-                          capture_output=True, text=True, check=False)
-
-
-def test_first_call_reports_a_missing_library(tmp_path: Path) -> None:
-    """Until then the package, its reference and its modules can be used."""
-    code = ('import ops_dcn, torch; image = torch.ones(1, 3, 3, 16); '
-            'ops_dcn.reference.dcnv4(image, torch.ones(1, 3, 3, 27), groups=1); '
-            'layer = ops_dcn.DCNv4(16); print("so far"); layer(image)')
-    result = run_without_library(tmp_path, '-c', code)
-    assert result.stdout == 'so far\n'
-    last = result.stderr.splitlines()[-1]
-    assert last.startswith('ImportError: compiled library is not valid: got no file')
-    assert 'make env' in last
-
-
-def test_selftest_reports_a_missing_library(tmp_path: Path) -> None:
-    result = run_without_library(tmp_path, '-m', 'ops_dcn.selftest')
-    assert result.returncode == 1
-    assert result.stdout.startswith('FAIL: compiled library is not valid')
-    assert 'make env' in result.stdout
-
-
-def test_selftest_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert selftest.main() == 0
-    assert capsys.readouterr().out.endswith('PASS\n')
-
-
-def test_selftest_finds_a_wrong_kernel(capsys: pytest.CaptureFixture[str],
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    right = ops_dcn.dcnv4
-    monkeypatch.setattr(ops_dcn, 'dcnv4', lambda *args, **kw: right(*args, **kw) * 1.001)
-    assert selftest.main() == 1
-    assert 'FAIL: dcnv4 in float64 is not valid' in capsys.readouterr().out
