@@ -18,8 +18,8 @@ class FixedSizeDetDataPreprocessor(DetDataPreprocessor):
     ``pad_value`` after normalisation, hence 0 stands for the mean colour.
 
     Args:
-        pad_size: height and width in pixels.
-        **kwargs: those of ``mmdet.DetDataPreprocessor``.
+        pad_size: Height and width in pixels.
+        **kwargs: Those of ``mmdet.DetDataPreprocessor``.
     """
 
     def __init__(self, pad_size: Sequence[int], **kwargs: Any) -> None:

@@ -52,10 +52,10 @@ class IsotropicConvNeXt(ConvNeXt):
         arch: ``'small'`` (18 blocks of width 384), ``'base'`` (18 of 768), ``'large'`` (36 of
             1024), ``'pico'`` (3 of 48; the project's own, for demonstrations on a CPU), or a
             mapping with ``depths`` and ``channels``, both of length 1.
-        layer_scale_init_value: start of the per-channel factors, 0 for none; None: 1e-6 in
+        layer_scale_init_value: Start of the per-channel factors, 0 for none; None: 1e-6 in
             ``'large'``, else 0, as published.
         out_indices: 0 or -1, the only stage.
-        **kwargs: as mmpretrain's ``ConvNeXt``.
+        **kwargs: As mmpretrain's ``ConvNeXt``.
 
     Raises:
         ValueError: unknown arch, more than one stage, or another out index.
@@ -96,8 +96,8 @@ class IsotropicConvNeXt(ConvNeXt):
         1 + b, the rest ``num_layers - 1``. No rule was published.
 
         Args:
-            param_name: name of the parameter in the whole model.
-            prefix: what leads to this backbone in that name, e.g. ``'backbone.'``.
+            param_name: Name of the parameter in the whole model.
+            prefix: What leads to this backbone in that name, e.g. ``'backbone.'``.
 
         Returns:
             (layer number, number of layers = blocks + 2).
@@ -148,14 +148,14 @@ class DeformableConvNeXt(ConvNeXt):
     times those of ConvNeXt, unless ``mask_init`` is 1/9.
 
     Args:
-        arch: as mmpretrain's ``ConvNeXt``, or ``'pico'``, the project's own small one for
+        arch: As mmpretrain's ``ConvNeXt``, or ``'pico'``, the project's own small one for
             demonstrations on a CPU.
-        group_channels: channels that share offsets and weights; divides every stage's width.
-        without_pointwise: leave out DCNv4's two projections.
-        dw_kernel_size: odd side of a depthwise convolution that feeds the offsets; None has none.
-        mask_init: sampling weights at the start; 1/9 makes the layer a 3x3 mean.
-        out_indices: stages to return; negative ones count from the last.
-        **kwargs: as mmpretrain's ``ConvNeXt``.
+        group_channels: Channels that share offsets and weights; divides every stage's width.
+        without_pointwise: Leave out DCNv4's two projections.
+        dw_kernel_size: Odd side of a depthwise convolution that feeds the offsets; None has none.
+        mask_init: Sampling weights at the start; 1/9 makes the layer a 3x3 mean.
+        out_indices: Stages to return; negative ones count from the last.
+        **kwargs: As mmpretrain's ``ConvNeXt``.
 
     Raises:
         ValueError: an out index out of bounds, or widths that ``group_channels`` does not divide.

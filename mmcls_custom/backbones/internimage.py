@@ -63,23 +63,23 @@ class InternImageArch:
     """What decides an InternImage's weights and arithmetic; fields are the published keywords.
 
     Args:
-        channels: width of the first level; it doubles from level to level.
-        depths: blocks of each of the four levels.
-        groups: deformable groups of each level; each divides its level's width.
-        mlp_ratio: hidden width of the MLP over the block's width.
-        layer_scale: initial value of the two per-channel factors of a block; None has none.
-        offset_scale: factor on grid and offsets of the deformable operator.
-        post_norm: normalise behind (True) or before (False) operator and MLP.
-        res_post_norm: one more norm behind operator and MLP (pre-norm models only).
-        dw_kernel_size: depth-wise convolution that feeds the offsets. None: 3 for DCNv3, no
+        channels: Width of the first level; it doubles from level to level.
+        depths: Blocks of each of the four levels.
+        groups: Deformable groups of each level; each divides its level's width.
+        mlp_ratio: Hidden width of the MLP over the block's width.
+        layer_scale: Initial value of the two per-channel factors of a block; None has none.
+        offset_scale: Factor on grid and offsets of the deformable operator.
+        post_norm: Normalise behind (True) or before (False) operator and MLP.
+        res_post_norm: One more norm behind operator and MLP (pre-norm models only).
+        dw_kernel_size: Depth-wise convolution that feeds the offsets. None: 3 for DCNv3, no
             such convolution for DCNv4.
-        level2_post_norm, level2_post_norm_block_ids: norms behind these blocks of level 2.
-        center_feature_scale: blend operator output and its input, per group.
-        remove_center: leave out the centre tap.
+        level2_post_norm, level2_post_norm_block_ids: Norms behind these blocks of level 2.
+        center_feature_scale: Blend operator output and its input, per group.
+        remove_center: Leave out the centre tap.
         norm_layer: ``'LN'`` or ``'BN'`` in stem, downsampling and DCNv3; blocks always use LN.
         act_layer: ``'GELU'``, ``'ReLU'`` or ``'SiLU'``.
-        dcn_output_bias: bias in DCNv4's output projection (DCNv3 always has one).
-        mlp_fc2_bias: bias in the MLP's second layer.
+        dcn_output_bias: Bias in DCNv4's output projection (DCNv3 always has one).
+        mlp_fc2_bias: Bias in the MLP's second layer.
 
     Raises:
         ValueError: for a value outside these bounds, naming it.
@@ -289,18 +289,18 @@ class InternImage(BaseModule):
     ``pico`` is the project's own small one for demonstrations on a CPU.
 
     Args:
-        arch: name of a preset (``InternImage.archs``), a mapping of :class:`InternImageArch`'s
+        arch: Name of a preset (``InternImage.archs``), a mapping of :class:`InternImageArch`'s
             fields, or None (then ``channels``, ``depths`` and ``groups`` are needed).
         core_op: ``'DCNv3'``, ``'DCNv4'``, or ``'DCNv3Unshared'``, the model that the paper's
             ablation compares with: a projection of its own for each kernel point.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0.
-        out_indices: levels to return, rising numbers within 0..3.
+        drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
+        out_indices: Levels to return, rising numbers within 0..3.
         frozen_stages: -1 trains all; 0 freezes the stem; k also freezes levels 0..k-1 (their
             downsampling included). Frozen parts stay in eval mode.
-        with_cp: recompute the blocks in the backward pass to save memory.
-        in_channels: channels of the image.
+        with_cp: Recompute the blocks in the backward pass to save memory.
+        in_channels: Channels of the image.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=FILE)``.
-        **settings: any field of :class:`InternImageArch`.
+        **settings: Any field of :class:`InternImageArch`.
 
     Raises:
         ValueError: unknown arch or setting, or a value out of bounds, naming it.
@@ -349,7 +349,7 @@ class InternImage(BaseModule):
         """Feature maps of ``out_indices``: NCHW, in channels-last memory (no copy is made).
 
         Args:
-            x: image (N, in_channels, H, W).
+            x: Image (N, in_channels, H, W).
 
         Raises:
             ValueError: for another number of dimensions or channels.
@@ -386,8 +386,8 @@ class InternImage(BaseModule):
         block k, as in the published training.
 
         Args:
-            param_name: name of the parameter in the whole model.
-            prefix: what leads to this backbone in that name, e.g. ``'backbone.'``.
+            param_name: Name of the parameter in the whole model.
+            prefix: What leads to this backbone in that name, e.g. ``'backbone.'``.
 
         Returns:
             (layer number, number of layers = blocks + 2).

@@ -38,21 +38,21 @@ class PlainViTArch:
     """What decides a plain ViT's weights and arithmetic.
 
     Args:
-        channels: width C; a multiple of ``heads`` and of 32.
-        depth: blocks; a multiple of 4.
-        heads: attention heads.
-        mlp_ratio: hidden width of the MLP over C.
-        patch_size: side of a patch in pixels.
-        window_size: side of an attention window in tokens; 14 is the pre-training grid.
-        global_blocks: blocks (counted from 0) that attend to the whole map. None: the last of
+        channels: Width C; a multiple of ``heads`` and of 32.
+        depth: Blocks; a multiple of 4.
+        heads: Attention heads.
+        mlp_ratio: Hidden width of the MLP over C.
+        patch_size: Side of a patch in pixels.
+        window_size: Side of an attention window in tokens; 14 is the pre-training grid.
+        global_blocks: Blocks (counted from 0) that attend to the whole map. None: the last of
             each quarter; ``()``: windows only; ``range(depth)``: no windows.
-        conv_blocks: blocks that are followed by a residual convolution across windows.
+        conv_blocks: Blocks that are followed by a residual convolution across windows.
         rel_pos: ``'shared_table'`` (one additive table for all windowed blocks, one for all
             global ones), ``'decomposed'`` (per block and axis, depends on the query) or
             ``'none'``.
-        layer_scale: initial value of the two per-channel factors of a block; None has none.
-        image_size: image side in pixels whose token grid sizes the global tables.
-        pretrain_image_size: image side in pixels whose token grid sizes ``pos_embed``.
+        layer_scale: Initial value of the two per-channel factors of a block; None has none.
+        image_size: Image side in pixels whose token grid sizes the global tables.
+        pretrain_image_size: Image side in pixels whose token grid sizes ``pos_embed``.
 
     Raises:
         ValueError: for a value outside these bounds, naming it.
@@ -155,20 +155,20 @@ class PlainViT(BaseModule):
     (with ``out_norm``), ``blocks.{i}.residual.*`` (with ``conv_blocks``).
 
     Args:
-        arch: name of a preset (``PlainViT.archs``), a mapping of :class:`PlainViTArch`'s fields,
+        arch: Name of a preset (``PlainViT.archs``), a mapping of :class:`PlainViTArch`'s fields,
             or None (then ``channels``, ``depth`` and ``heads`` are needed). ``pico`` is the
             project's own small one for demonstrations on a CPU.
         out_type: ``'pyramid'``: the outputs of the last block of each quarter at strides 4, 8, 16,
             32 (for patches of 16 pixels; arXiv:2111.11429); ``'last'``: the last map only.
-        out_norm: layer norm on each returned map, before its resolution module.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0.
+        out_norm: Layer norm on each returned map, before its resolution module.
+        drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
         frozen_stages: -1 trains all; 0 freezes patch and position embedding; k also freezes
             blocks 0..k-1. Frozen parts stay in eval mode.
-        with_cp: recompute blocks in the backward pass to save memory: all (True) or those of
+        with_cp: Recompute blocks in the backward pass to save memory: all (True) or those of
             these numbers.
-        in_channels: channels of the image.
+        in_channels: Channels of the image.
         init_cfg: mmengine's, e.g. ``dict(type='Pretrained', checkpoint=FILE)``.
-        **settings: any field of :class:`PlainViTArch`.
+        **settings: Any field of :class:`PlainViTArch`.
 
     Raises:
         ValueError: unknown arch or setting, or a value out of bounds, naming it.
@@ -258,7 +258,7 @@ class PlainViT(BaseModule):
         Map sizes count from the image padded to whole patches; that of stride 32 rounds up.
 
         Args:
-            x: image (N, in_channels, H, W).
+            x: Image (N, in_channels, H, W).
 
         Raises:
             ValueError: for another number of dimensions or channels, or an image without pixels.
@@ -327,8 +327,8 @@ class PlainViT(BaseModule):
         and what belongs to the detector are ``num_layers - 1``, as in BEiT.
 
         Args:
-            param_name: name of the parameter in the whole model.
-            prefix: what leads to this backbone in that name, e.g. ``'backbone.'``.
+            param_name: Name of the parameter in the whole model.
+            prefix: What leads to this backbone in that name, e.g. ``'backbone.'``.
 
         Returns:
             (layer number, number of layers = blocks + 2).

@@ -30,8 +30,8 @@ class RelativePositionBias(nn.Module):
     (dy + grid - 1) * (2*grid - 1) + dx + grid - 1 with dy, dx = query minus key.
 
     Args:
-        grid: side of the square token map, in tokens.
-        heads: attention heads.
+        grid: Side of the square token map, in tokens.
+        heads: Attention heads.
     """
 
     def __init__(self, grid: int, heads: int) -> None:
@@ -56,8 +56,8 @@ class Attention(nn.Module):
     """Multi-head self-attention over a token map (N, H, W, C) -> same.
 
     Args:
-        channels: width C.
-        heads: attention heads.
+        channels: Width C.
+        heads: Attention heads.
         axis_grid: None, or the side of the map for which decomposed relative positions
             ``rel_pos_h`` and ``rel_pos_w`` (2*axis_grid - 1, C/heads) are stored: the product of
             the unscaled query with its row adds to the logit, per axis (arXiv:2203.16527). Other
@@ -168,17 +168,17 @@ class Block(nn.Module):
     """Pre-norm transformer block, (N, H, W, C) -> same.
 
     Args:
-        channels: width C.
-        heads: attention heads.
-        hidden: width of the MLP's hidden layer.
-        window: side of the attention windows in tokens; None attends to the whole map. The
+        channels: Width C.
+        heads: Attention heads.
+        hidden: Width of the MLP's hidden layer.
+        window: Side of the attention windows in tokens; None attends to the whole map. The
             *normalised* map is padded before the query, key and value projection, padded keys
             are not masked, and the padding is cropped before the residual sum.
-        axis_grid: see :class:`Attention`.
-        layer_scale: initial value of ``gamma_1`` and ``gamma_2``; None has none.
-        conv_residual: whether a :class:`ConvResidual` follows.
-        drop_path: rate of stochastic depth, on both branches.
-        with_cp: recompute the block in the backward pass to save memory.
+        axis_grid: See :class:`Attention`.
+        layer_scale: Initial value of ``gamma_1`` and ``gamma_2``; None has none.
+        conv_residual: Whether a :class:`ConvResidual` follows.
+        drop_path: Rate of stochastic depth, on both branches.
+        with_cp: Recompute the block in the backward pass to save memory.
     """
 
     def __init__(self, channels: int, heads: int, hidden: int, *, window: int | None = None,

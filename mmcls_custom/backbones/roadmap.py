@@ -134,18 +134,18 @@ class RoadmapResNet(BaseModule):
     Args:
         step: 0..14.
         arch: ``'resnet50'``, ``'resnet200'`` or ``'pico'``, which give depths and widths by step,
-            or a mapping with ``depths`` (blocks of the four stages) and ``width`` (the bottleneck's,
-            from step 6 on the block's width in the first stage), taken as they are.
-        kernel_size: odd side of the depthwise convolution in place of the step's, from step 8
+            or a mapping with ``depths`` (blocks of the four stages) and ``width`` (the
+            bottleneck's, from step 6 on the block's width in the first stage), taken as they are.
+        kernel_size: Odd side of the depthwise convolution in place of the step's, from step 8
             on; the paper also tries 9 and 11.
-        drop_path_rate: stochastic depth of the last block; rises linearly from 0.
-        out_indices: stages to return, rising numbers within 0..3.
+        drop_path_rate: Stochastic depth of the last block; rises linearly from 0.
+        out_indices: Stages to return, rising numbers within 0..3.
         frozen_stages: -1 trains all; 0 freezes the stem; k also freezes stages 0..k-1 (their
             downsampling included). Frozen parts stay in eval mode.
-        with_cp: recompute the blocks in the backward pass to save memory.
-        pool: return means over the map, (N, C_i), for classifiers. At step 14 the output norm
+        with_cp: Recompute the blocks in the backward pass to save memory.
+        pool: Return means over the map, (N, C_i), for classifiers. At step 14 the output norm
             comes after it, as in ConvNeXt.
-        in_channels: channels of the image.
+        in_channels: Channels of the image.
         init_cfg: mmengine's; None: as the step's ancestor, He-normal convolutions before step 5,
             from there on truncated normal with 0.02.
 
@@ -224,8 +224,8 @@ class RoadmapResNet(BaseModule):
         behind it, whatever else ``num_layers - 1``.
 
         Args:
-            param_name: name of the parameter in the whole model.
-            prefix: what leads to this backbone in that name, e.g. ``'backbone.'``.
+            param_name: Name of the parameter in the whole model.
+            prefix: What leads to this backbone in that name, e.g. ``'backbone.'``.
 
         Returns:
             (layer number, number of layers = blocks + 2).

@@ -86,10 +86,10 @@ def scale(phi: float, origin: Stacking = ORIGIN, alpha: float = ALPHA, beta: flo
     least one) and L_1 the nearest integer; L_3 takes the rest of the nearest total depth.
 
     Args:
-        phi: how often the operations double; may be negative.
-        origin: model at ``phi = 0``.
-        alpha: growth of the depth 3 L_1 + L_3 per step.
-        beta: growth of the width C_1 per step.
+        phi: How often the operations double; may be negative.
+        origin: Model at ``phi = 0``.
+        alpha: Growth of the depth 3 L_1 + L_3 per step.
+        beta: Growth of the width C_1 per step.
         group_channels: C' of the result, or None for the origin's.
     """
     unit = group_channels or origin.group_channels

@@ -54,15 +54,15 @@ class DeformableVisionTransformer(VisionTransformer):
     parameters and 16.4 G multiply-adds (86.6 M and 17.5 G with attention).
 
     Args:
-        arch: as mmpretrain's ``VisionTransformer``, whose ``num_heads`` has no effect, or
+        arch: As mmpretrain's ``VisionTransformer``, whose ``num_heads`` has no effect, or
             ``'pico'``, the project's own small one for demonstrations on a CPU.
-        group_channels: channels that share offsets and weights; divides the width.
-        dw_kernel_size: odd side of a depthwise convolution that feeds the offsets; None has none.
+        group_channels: Channels that share offsets and weights; divides the width.
+        dw_kernel_size: Odd side of a depthwise convolution that feeds the offsets; None has none.
         out_type: ``'featmap'``, or ``'avg_featmap'`` for (N, C), normalised once more behind the
             mean.
-        with_cp: recompute the blocks in the backward pass to save memory.
-        out_indices: blocks to return; negative ones count from the last.
-        **kwargs: as mmpretrain's ``VisionTransformer``; a class token is not possible.
+        with_cp: Recompute the blocks in the backward pass to save memory.
+        out_indices: Blocks to return; negative ones count from the last.
+        **kwargs: As mmpretrain's ``VisionTransformer``; a class token is not possible.
 
     Raises:
         ValueError: another ``out_type``, an out index out of bounds, or a width that

@@ -21,8 +21,8 @@ class InternImageConvNeck(BaseModule):
     """1x1 convolution, batch norm, GELU and global average pooling (T to XL, Flash).
 
     Args:
-        in_channels: channels of the last feature map.
-        expand_ratio: output channels over ``in_channels``.
+        in_channels: Channels of the last feature map.
+        expand_ratio: Output channels over ``in_channels``.
         init_cfg: mmengine's.
     """
 
@@ -72,10 +72,10 @@ class InternImageClipNeck(BaseModule):
     height and width must be multiples of 32.
 
     Args:
-        in_channels: channels of the last two feature maps.
-        channels: width of the joint map.
-        num_heads: attention heads.
-        out_channels: width of the pooled vector.
+        in_channels: Channels of the last two feature maps.
+        channels: Width of the joint map.
+        num_heads: Attention heads.
+        out_channels: Width of the pooled vector.
         init_cfg: mmengine's.
     """
 

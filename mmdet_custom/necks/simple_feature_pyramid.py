@@ -22,8 +22,8 @@ class SimpleFeaturePyramid(BaseModule):
 
     Args:
         in_channels: C, channels of the map; a multiple of 4.
-        out_channels: channels of all output maps.
-        num_outs: output maps, at least 4; strides 4, 8, 16, 32, 64, ...
+        out_channels: Channels of all output maps.
+        num_outs: Output maps, at least 4; strides 4, 8, 16, 32, 64, ...
         init_cfg: mmengine's.
 
     Raises:

@@ -1,7 +1,7 @@
 """What every backbone promises; a new one is tested by existing.
 
-All classes that ``mmcls_custom/backbones`` registers take part with their preset ``pico``, some with
-further settings that lead through other code (``VARIANTS``).
+All classes that ``mmcls_custom/backbones`` registers take part with their preset ``pico``, some
+with further settings that lead through other code (``VARIANTS``).
 """
 from __future__ import annotations
 
