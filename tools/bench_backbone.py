@@ -26,6 +26,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmcls_custom.backbones import FlashInternImage, InternImage  # noqa: E402
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 from ops_dcn import DCNv4  # noqa: E402
 
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat16')}
@@ -122,9 +124,10 @@ def print_record(record: dict[str, Any]) -> None:
     print(f'{record["model"]:22} ' + '  '.join(columns), flush=True)
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='bench_backbone.py',
+                                     description=__doc__.partition('\n')[0])
     parser.add_argument('--device', default='cuda', choices=['cuda', 'cpu'])
     parser.add_argument('--dtype', default=None, choices=list(DTYPES),
                         help='default: float16 on cuda, float32 on cpu')
@@ -135,21 +138,25 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--no-compile', action='store_true', help='eager only')
     parser.add_argument('--quick', action='store_true', help='3 repetitions instead of 20')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here, too')
-    arguments = parser.parse_args(argv)
-    if min(arguments.batch, arguments.size) < 1:
-        parser.error('--batch and --size are not valid: expected numbers >= 1')
+    return parser
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be met, before anything is measured."""
+    for name in ('batch', 'size'):
+        if getattr(arguments, name) < 1:
+            raise UserError(name, f'got {getattr(arguments, name)}', 'a number >= 1')
     if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f'--json is not valid: got {arguments.json}, expected a folder that exists')
+        raise UserError('json', f'got {arguments.json}', 'a folder that exists')
     if arguments.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda is not valid here: torch finds no CUDA device; '
-                     '--device cpu is good for a smoke test')
+        raise UserError('device', 'got cuda, but torch finds no CUDA device', '',
+                        'cpu is good for a smoke test')
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure every model and print one line each; returns the exit code."""
+    check(arguments)
     arguments.dtype = arguments.dtype or ('float16' if arguments.device == 'cuda' else 'float32')
-    return arguments
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measure every model and print one line each."""
-    arguments = parse_args(argv)
     torch.manual_seed(0)
     where = torch.cuda.get_device_name() if arguments.device == 'cuda' else platform.machine()
     print(f'{where}, torch {torch.__version__}, {arguments.dtype}, batch {arguments.batch}, '
@@ -164,6 +171,11 @@ def main(argv: list[str] | None = None) -> int:
                  'records': records}
         arguments.json.write_text(json.dumps(facts, indent=2) + '\n')
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, or 2 for bad input."""
+    return cli.run_tool(bench, build_parser(), argv)
 
 
 if __name__ == '__main__':

@@ -34,6 +34,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ops_dcn  # noqa: E402
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 from ops_dcn import _library, reference  # noqa: E402
 from ops_dcn.operators import Call, Convolution, Pyramid  # noqa: E402
 from tools.bench import cuda_bench, grid_sample  # noqa: E402
@@ -133,12 +135,13 @@ def candidates(case: Case) -> dict[str, Callable[[], Any]]:
 
 
 def check_agreement(case: Case) -> None:
-    """Exit if the compiled form differs from the other, or from the reference."""
+    """Raise UserError if the compiled form differs from the other, or from the reference."""
     other = case.forms.get('grid_sample', getattr(reference, case.op))
     with torch.no_grad():
         difference = (case.run(case.forms['compiled']) - case.run(other)).abs().max()
     if not difference < 1e-2:  # grid_sample's normalised coordinates cost digits
-        sys.exit(f'error: {case.op} differs from its PyTorch form by {difference:.3g}')
+        raise UserError(case.op, f'it differs from its PyTorch form by {difference:.3g}',
+                        'less than 0.01', 'run python -m ops_dcn.selftest')
 
 
 def copy_seconds(device: torch.device, threads: list[int], repetitions: int) -> dict[int, float]:
@@ -249,10 +252,10 @@ def print_table(records: list[dict[str, Any]]) -> None:
         )
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
     usual = sorted({1, min(2, torch.get_num_threads())})
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = argparse.ArgumentParser(prog='bench_ops.py', description=__doc__.partition('\n')[0])
     parser.add_argument('--device', default='cpu', choices=['cpu', 'cuda'], help='where to run')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here, too')
     parser.add_argument(
@@ -268,24 +271,27 @@ def parse_args() -> argparse.Namespace:
     cuda.add_argument(
         '--spread', type=float, nargs='+', default=[1.0], help='standard deviation of offsets, px'
     )
-    args = parser.parse_args()
+    return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise UserError for options that cannot be met, before anything is measured."""
     if min(args.threads) < 1:
-        parser.error(f'--threads is not valid: got {args.threads}, expected numbers >= 1')
+        raise UserError('threads', f'got {args.threads}', 'numbers >= 1')
     for name in ('json', 'plot'):
         path = getattr(args, name)
         if path is not None and not path.parent.is_dir():
-            parser.error(f'--{name} is not valid: got {path}, expected a folder that exists')
+            raise UserError(name, f'got {path}', 'a folder that exists')
     if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda is not valid here: torch finds no CUDA device')
-    return args
+        raise UserError('device', 'got cuda, but torch finds no CUDA device', '', 'use cpu')
 
 
-def main() -> None:
-    """Measure every case and print the table."""
-    args = parse_args()
+def bench(args: argparse.Namespace) -> int:
+    """Measure every case and print the table; returns the exit code."""
+    check(args)
     if args.device == 'cuda':
         cuda_bench.run(args)
-        return
+        return 0
     device = torch.device(args.device)
     backend = _library.backends()[args.device]
     repetitions = 3 if args.quick else 9
@@ -311,7 +317,13 @@ def main() -> None:
             'records': records,
         }
         args.json.write_text(json.dumps(summary, indent=2) + '\n')
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, or 2 for bad input."""
+    return cli.run_tool(bench, build_parser(), argv)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -119,8 +119,7 @@ def test_table_of_the_cpu(without: str | None, small_sizes: None,
                           capsys: pytest.CaptureFixture[str]) -> None:
     """Every operator is in it; one without a form made of grid_sample has no ratio."""
     monkeypatch.delitem(grid_sample.FORMS, without, raising=False)
-    monkeypatch.setattr('sys.argv', ['bench_ops.py', '--quick', '--threads', '1'])
-    bench_ops.main()
+    assert bench_ops.main(['--quick', '--threads', '1']) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith('%')]
     assert [line.split()[0] for line in lines] == [
         op for op in ops_dcn.OPERATORS for direction in ('forward', 'backward', 'both')]
@@ -129,22 +128,18 @@ def test_table_of_the_cpu(without: str | None, small_sizes: None,
 
 
 def test_forms_that_differ_end_the_benchmark(small_sizes: None,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+                                             monkeypatch: pytest.MonkeyPatch,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
     right = grid_sample.FORMS['dcnv4']
     monkeypatch.setitem(grid_sample.FORMS, 'dcnv4', lambda *t, **o: right(*t, **o) + 0.1)
-    monkeypatch.setattr('sys.argv', ['bench_ops.py', '--quick', '--ops', 'dcnv4'])
-    with pytest.raises(SystemExit, match='dcnv4 differs from its PyTorch form by 0.1'):
-        bench_ops.main()
+    assert bench_ops.main(['--quick', '--ops', 'dcnv4']) == 2
+    assert 'dcnv4 is not valid: it differs from its PyTorch form by 0.1' in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA device')
-def test_without_a_device_the_tools_end_with_two(monkeypatch: pytest.MonkeyPatch,
-                                                 capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr('sys.argv', ['bench_ops.py', '--device', 'cuda'])
-    for run in (bench_ops.main, lambda: bench_backbone.main([])):
-        with pytest.raises(SystemExit) as stop:
-            run()
-        assert stop.value.code == 2
+def test_without_a_device_the_tools_end_with_two(capsys: pytest.CaptureFixture[str]) -> None:
+    for tool in (bench_ops, bench_backbone):
+        assert tool.main(['--device', 'cuda']) == 2
         assert 'torch finds no CUDA device' in capsys.readouterr().err
 
 

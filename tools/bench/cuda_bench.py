@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmdcn.errors import UserError
 from ops_dcn import _library
 from tools.bench import cuda_cases, limits
 from tools.bench.cuda_cases import Problem
@@ -135,7 +136,8 @@ def plot(records: list[dict[str, Any]], path: Path, title: str) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        sys.exit('error: --plot needs matplotlib: run `pip install matplotlib`')
+        raise UserError('plot', 'matplotlib is not installed', '',
+                        'run: pip install matplotlib') from None
     timed = [record for record in records if 'cold_us' in record]
     names = list(dict.fromkeys(record['by'] for record in timed))
     rows = list(dict.fromkeys((record['op'], record['shape'], record['dtype'])
@@ -169,7 +171,7 @@ def commit() -> str:
 def run(arguments: argparse.Namespace) -> None:
     """Measure everything and write what was asked for."""
     if problem := _library.cuda_problem():
-        sys.exit(f'error: ops_dcn cannot run on CUDA: {problem}')
+        raise UserError('device', f'ops_dcn cannot run on CUDA: {problem}')
     torch.manual_seed(0)
     timer = CudaTimer(9 if arguments.quick else REPETITIONS)
     properties = torch.cuda.get_device_properties(0)
