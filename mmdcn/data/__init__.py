@@ -1,1 +1,1 @@
-"""Frame of the data checks; what a kind of data set is checked for belongs to its task's plug-in."""
+"""Frame of the data checks; what each kind of data set must hold is known to its task's plug-in."""

@@ -59,10 +59,10 @@ def new_scene(rng: np.random.Generator, size: tuple[int, int], split: str,
     """An empty scene: a random crop of a photograph of the split.
 
     Args:
-        rng: source of all choices.
-        size: width and height in pixels.
-        split: which photographs may be used.
-        depth: contrast of the photograph within the crop; less is flatter.
+        rng: Source of all choices.
+        size: Width and height in pixels.
+        split: Which photographs may be used.
+        depth: Contrast of the photograph within the crop; less is flatter.
     """
     width, height = size
     names = photo_names(split)
@@ -180,12 +180,12 @@ def add_object(rng: np.random.Generator, scene: Scene, name: str, size: float, s
     """Add one object at a random place; False where no place was found.
 
     Args:
-        rng: source of all choices.
-        scene: the scene to draw into.
-        name: class name.
-        size: see ``silhouettes.draw``, in pixels.
-        split: which handwritten digits may be used.
-        least: least share of the object that must lie within the picture.
+        rng: Source of all choices.
+        scene: The scene to draw into.
+        name: Class name.
+        size: See ``silhouettes.draw``, in pixels.
+        split: Which handwritten digits may be used.
+        least: Least share of the object that must lie within the picture.
     """
     height, width = scene.image.shape[:2]
     mask, digit = draw(rng, name, size, split)

@@ -104,10 +104,10 @@ def draw(rng: np.random.Generator, name: str, size: float,
     """Draw one object of a class.
 
     Args:
-        rng: source of all choices.
-        name: class name, ``digit_N`` or a shape.
-        size: diameter of a shape, or height of a digit, in pixels.
-        split: which handwritten digits may be used.
+        rng: Source of all choices.
+        name: Class name, ``digit_N`` or a shape.
+        size: Diameter of a shape, or height of a digit, in pixels.
+        split: Which handwritten digits may be used.
 
     Returns:
         A square boolean mask whose side is a multiple of ``SUPERSAMPLING`` (so many samples
