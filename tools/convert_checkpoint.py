@@ -43,12 +43,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='convert_checkpoint.py', description='Convert a published checkpoint.')
     add = parser.add_argument
-    add('source', nargs='?', help='published file, .pth or .safetensors')
-    add('target', nargs='?', help='file to write; the suffix decides the format')
+    add('source', nargs='?', metavar='SRC', help='published file, .pth or .safetensors')
+    add('target', nargs='?', metavar='DST', help='file to write; the suffix decides the format')
     add('--family', help='family of the file (default: told by its keys); see --list')
     add('--list', action='store_true', help='print the families')
     add('--inverse', action='store_true', help='convert back to the published names')
-    add('--no-ema', action='store_true',
+    add('--no-ema', dest='averaged', action='store_false',
         help='take the weights of the last step where the file has averaged ones, too')
     add('--model-config', metavar='CONFIG',
         help='check the result against the model of a config before it is written')
@@ -76,17 +76,17 @@ def build_parser() -> argparse.ArgumentParser:
 def _parse_rows(text: str) -> tuple[int, ...]:
     """``0-2,5`` as (0, 1, 2, 5); ``@FILE`` holds the same, also over several lines."""
     if text.startswith('@'):
-        config.check_file(text[1:], '--class-rows')
+        config.check_file(text[1:], 'class_rows')
         text = ','.join(Path(text[1:]).read_text(errors='replace').replace(',', ' ').split())
     rows: list[int] = []
     for part in text.split(','):
         first, dash, last = part.partition('-')
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise UserError(f'--class-rows is not valid: got {text!r}, expected row numbers and '
-                            'ranges such as 0-18 or 3,0,7-9')
+            raise UserError('class_rows', f'got {text!r}',
+                            'row numbers and ranges such as 0-18 or 3,0,7-9')
         rows += range(int(first), int(last or first) + 1)
     if not rows:
-        raise UserError(f'--class-rows is not valid: got {text!r}, expected rising ranges')
+        raise UserError('class_rows', f'got {text!r}', 'rising ranges')
     return tuple(rows)
 
 
@@ -96,8 +96,7 @@ def _options(args: argparse.Namespace) -> Options:
     for name in ('patch_size', 'window', 'global_size', 'kernel_points', 'pos_grid'):
         values = given.get(name, 1)
         if min(values if isinstance(values, list) else [values]) < 1:
-            raise UserError(f'--{name.replace("_", "-")} is not valid: got {values}, expected '
-                            'positive numbers')
+            raise UserError(name, f'got {values}', 'positive numbers')
     if 'pos_grid' in given:
         given['pos_grid'] = tuple(given['pos_grid'])
     if 'class_rows' in given:
@@ -107,16 +106,15 @@ def _options(args: argparse.Namespace) -> Options:
 
 def _check_paths(args: argparse.Namespace) -> None:
     if args.source is None or args.target is None:
-        raise UserError('SRC and DST are not valid: got too few, expected a file to read and one '
-                        'to write (or --list)')
+        raise UserError('source' if args.source is None else 'target', 'got too few files',
+                        'one to read and one to write (or --list)')
     target = Path(args.target)
     if target.suffix not in _SUFFIXES:
-        raise UserError(f'DST is not valid: got {target}, expected a name that ends in '
-                        f'{", ".join(_SUFFIXES)}')
+        raise UserError('target', f'got {target}', f'a name that ends in {", ".join(_SUFFIXES)}')
     if target.is_dir() or (target.exists() and not args.force):
-        raise UserError(f'DST is not valid: {target} exists, expected a new file; choose another '
-                        'name or give --force')
-    config.check_writable(str(target.parent), 'DST')
+        raise UserError('target', f'{target} exists', 'a new file',
+                        'choose another name or give --force')
+    config.check_writable(str(target.parent), 'target')
 
 
 def _check_against(path: str, result: Conversion, target: str) -> None:
@@ -148,7 +146,7 @@ def _print_report(result: Conversion, verbose: bool) -> None:
         for name in result.dropped:
             print(f'  dropped  {name}')
     for note in result.notes:
-        print(f'  note: {note}')
+        print(f'  note: {cli.in_flags(note, build_parser())}')
     if not result.changed:
         print('  note: nothing changed; the file loads as it is')
 
@@ -166,14 +164,14 @@ def convert_checkpoint(args: argparse.Namespace) -> int:
     family, how = args.family, 'as asked'
     if family is None:
         if args.inverse:
-            raise UserError('--family is not valid: got none, expected the family to convert '
-                            'back to; --inverse does not guess')
-        found, evidence = detect(tensors_of(checkpoint, not args.no_ema))
+            raise UserError('family', 'got none', 'the family to convert back to',
+                            '--inverse does not guess')
+        found, evidence = detect(tensors_of(checkpoint, args.averaged))
         family, how = found.name, f'told by {" and ".join(evidence)}'
-    result = convert(checkpoint, family, options, inverse=args.inverse, averaged=not args.no_ema)
+    result = convert(checkpoint, family, options, inverse=args.inverse, averaged=args.averaged)
     print(f'{args.source}: family {family} ({how})')
     _print_report(result, args.verbose)
-    if 'model_ema' in checkpoint and 'model' in checkpoint and not args.no_ema:
+    if 'model_ema' in checkpoint and 'model' in checkpoint and args.averaged:
         print('  note: averaged weights (model_ema) taken; --no-ema takes the others')
     if args.model_config:
         _check_against(args.model_config, result, args.target)

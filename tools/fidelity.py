@@ -43,7 +43,7 @@ Every classification model of the published tables that has a config here, built
 and counted at the row's image size by `mmdcn.analysis.complexity`: matrix products,
 convolutions and deformable operators (5 multiply-adds per sampling point and channel), not norms,
 activations and biases. "Code" is what the released model code counts to; its counter includes
-norms and biases, and leaves out linear maps that are no modules (in InternImage-H and -G those of
+norms and biases, and skips linear maps that are no modules (in InternImage-H and -G those of
 the attention pooling and of the centre scales). "Published" is what the table prints, and its error
 is the distance to the nearest value that prints the same.
 
@@ -154,9 +154,9 @@ def _percent(value: float | None) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Measure all rows; returns 1 if one fails without an explanation."""
-    for option, path in (('--json', args.json), ('--write', args.write)):
-        if path:
-            check_writable(str(Path(path).parent), option)
+    for name in ('json', 'write'):
+        if path := getattr(args, name):
+            check_writable(str(Path(path).parent), name)
     rows = [row for row in read_zoo(DATA)['rows']
             if row['task'] in TASKS and row['config']]
     results, start = [], time.monotonic()

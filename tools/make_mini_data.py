@@ -24,7 +24,6 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,13 +31,14 @@ from types import ModuleType
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 from tools.mini_data import ade, coco, imagenet  # noqa: E402
 from tools.mini_data.classes import CLASSES, SPLITS  # noqa: E402
 from tools.mini_data.overview import write_overview  # noqa: E402
-from tools.mini_data.sources import PHOTOS, SourceError, load_photo, photo_names  # noqa: E402
+from tools.mini_data.sources import PHOTOS, load_photo, photo_names  # noqa: E402
 from tools.mini_data.store import (  # noqa: E402
     MANIFEST,
-    StoreError,
     check,
     digest,
     identity,
@@ -62,7 +62,7 @@ def _workers(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(
             f'--workers is not valid: got {text!r}, expected a whole number from 1; '
-            'leave it out to use all processors')
+            'drop it to use all processors')
     return int(text)
 
 
@@ -75,14 +75,14 @@ def _scale(text: str) -> float:
     if not 0 < value <= 100:
         raise argparse.ArgumentTypeError(
             f'--scale is not valid: got {text!r}, expected a number above 0, at most 100; '
-            'leave it out for the usual size')
+            'drop it for the usual size')
     return value
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; exits with code 2 where it is not valid."""
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
     parser = argparse.ArgumentParser(
-        description=(__doc__ or '').split('\n', 1)[0],
+        prog='make_mini_data.py', description=(__doc__ or '').split('\n', 1)[0],
         epilog='Classes: ' + '; '.join(f'{key}: {", ".join(names)}'
                                        for key, names in CLASSES.items()))
     parser.add_argument('--root', type=Path, required=True,
@@ -96,7 +96,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help='processes, default: one per processor; the bytes stay the same')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace what an earlier call of this tool wrote')
-    return parser.parse_args(argv)
+    return parser
 
 
 def _draw_all(folder: Path, set_name: str, args: argparse.Namespace,
@@ -174,22 +174,22 @@ def _summarise(root: Path, manifests: list[dict]) -> None:
         print(f'  look at {folder / "overview.png"}')
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the sets; returns the exit code: 0, or 2 where something is not valid."""
-    args = parse_args(argv)
+def make_mini_data(args: argparse.Namespace) -> int:
+    """Write the sets as the command line says; returns the exit code."""
     started = time.monotonic()
     try:
         manifests = _make_sets(args)
-    except (SourceError, StoreError) as error:
-        print(f'make_mini_data: {error}', file=sys.stderr)
-        return 2
     except OSError as error:
-        print(f'make_mini_data: cannot write below {args.root}: {error}; '
-              'choose another --root', file=sys.stderr)
-        return 2
+        raise UserError('root', f'cannot write below {args.root}: {error}',
+                        remedy='choose another --root') from error
     _summarise(args.root, manifests)
     print(f'mini data: ready in {args.root} after {time.monotonic() - started:.0f} s')
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, or 2 for bad input."""
+    return cli.run_tool(make_mini_data, build_parser(), argv)
 
 
 if __name__ == '__main__':

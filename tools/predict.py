@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--features', nargs='+', default=[], metavar='LAYER',
                         help="write outputs of these modules to IMAGE_features.npz; '*' stands for "
                              "one part of a name, '**' for several")
-    parser.add_argument('--skip-bad-images', action='store_true',
+    parser.add_argument('--skip-bad-images', dest='skip_bad', action='store_true',
                         help='carry on without damaged images, and count them')
     return parser
 
@@ -44,8 +44,8 @@ def predict(args: argparse.Namespace) -> int:
     """Predict as the command line says; returns the exit code."""
     start = last = time.monotonic()
     if args.top < 1:
-        raise UserError(f'--top is not valid: got {args.top}, expected at least 1')
-    predictor, images, skipped = cli.open_images(args, args.skip_bad_images)
+        raise UserError('top', f'got {args.top}', 'at least 1')
+    predictor, images, skipped = cli.open_images(args, args.skip_bad)
     with inference.task_scope(predictor.cfg):
         visualizer = VISUALIZERS.build({
             **predictor.cfg.get('visualizer', {'type': 'Visualizer'}),

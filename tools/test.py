@@ -58,7 +58,7 @@ def test(args: argparse.Namespace) -> int:
     with restore_on_error(cfg.work_dir, lambda: runner is not None and runner.started), \
             readable_errors(cfg):
         runner = CheckedRunner.from_cfg(cfg)
-        skipped = runner.prepare_data(['test_dataloader'], args.skip_bad_images,
+        skipped = runner.prepare_data(['test_dataloader'], args.skip_bad,
                                       args.trust_data)
         with nullcontext() if on_gpu or not args.amp else amp.bfloat16_features(runner.model):
             metrics = runner.test()

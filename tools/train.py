@@ -49,13 +49,13 @@ def train(args: argparse.Namespace) -> int:
         cfg.resume = True
         cfg.load_from = find_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
     if cfg.get('load_from'):
-        config.check_file(cfg.load_from, '--resume' if args.resume else 'load_from')
+        config.check_file(cfg.load_from, 'resume' if args.resume else 'load_from')
     launch.start_launcher(args.launcher, cfg)
     runner = None
     with restore_on_error(cfg.work_dir, lambda: runner is not None and runner.started), \
             readable_errors(cfg):
         runner = CheckedRunner.from_cfg(cfg)
-        skipped = runner.prepare_data(['train_dataloader', 'val_dataloader'], args.skip_bad_images,
+        skipped = runner.prepare_data(['train_dataloader', 'val_dataloader'], args.skip_bad,
                                       args.trust_data)
         runner.train()
     if runner.rank == 0:

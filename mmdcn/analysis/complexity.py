@@ -28,10 +28,10 @@ class Complexity:
     """Size and cost of a model.
 
     Args:
-        params: number of parameters; one that several modules share counts once.
-        macs: multiply-adds of one forward pass of the whole batch.
-        by_module: multiply-adds by qualified module name, those of its children included; modules
-            without any are left out. ``''`` is the model itself.
+        params: Number of parameters; one that several modules share counts once.
+        macs: Multiply-adds of one forward pass of the whole batch.
+        by_module: Multiply-adds by qualified module name, those of its children included; modules
+            without any are dropped. ``''`` is the model itself.
     """
 
     params: int
@@ -47,9 +47,9 @@ def count(model: nn.Module, input_shape: Sequence[int],
     meta device (:func:`build_on_meta`) is counted without memory or arithmetic.
 
     Args:
-        model: the model.
-        input_shape: shape of the input tensor with its batch dimension, e.g. (1, 3, 224, 224).
-        forward: what is called with the input instead of the model itself, e.g.
+        model: The model.
+        input_shape: Shape of the input tensor with its batch dimension, e.g. (1, 3, 224, 224).
+        forward: What is called with the input instead of the model itself, e.g.
             ``model.extract_feat``; modules that are not parts of the model are in the sum only.
 
     Raises:
@@ -80,7 +80,7 @@ def build_on_meta(build: Callable[[], nn.Module]) -> nn.Module:
     rates of stochastic depth from them.
 
     Args:
-        build: makes the model, e.g. ``lambda: MODELS.build(cfg)``.
+        build: Makes the model, e.g. ``lambda: MODELS.build(cfg)``.
     """
     with _MetaWeights():
         model = build()

@@ -24,17 +24,17 @@ def match_layers(model: nn.Module, patterns: Sequence[str]) -> dict[str, list[st
         UserError (a ValueError): A pattern names no submodule; the message lists near ones.
     """
     if isinstance(patterns, str):
-        raise UserError(f'layers is not valid: got {patterns!r}, expected a list of names; write '
-                        f'[{patterns!r}]')
+        raise UserError('layers', f'got {patterns!r}', 'a list of names',
+                        f'write [{patterns!r}]')
     names = [name for name, _ in model.named_modules() if name]
     found = {}
     for pattern in patterns:
         escaped = re.escape(pattern).replace(r'\*\*', '.*').replace(r'\*', '[^.]*')
         matching = [name for name in names if re.fullmatch(escaped, name)]
         if not matching:
-            near = suggest(pattern, names) or f'; the parts of the model are {_parts(model)}'
-            raise UserError(f'layer is not valid: got {pattern!r}, expected the name of a module '
-                            f'of {type(model).__name__}{near}')
+            raise UserError(
+                'layer', f'got {pattern!r}', f'the name of a module of {type(model).__name__}',
+                suggest(pattern, names) or f'the parts of the model are {_parts(model)}')
         found[pattern] = matching
     return found
 
@@ -84,8 +84,8 @@ def record_features(model: nn.Module, layers: Sequence[str], *,
     for pattern, matching in matches.items():
         if silent.issuperset(matching):
             reason = 'puts out no tensor' if calls[matching[0]] else 'was not called'
-            raise UserError(f'layer is not valid: {pattern} {reason} in this run of the model; '
-                            'choose another layer')
+            raise UserError('layer', f'{pattern} {reason} in this run of the model',
+                            remedy='choose another layer')
 
 
 def get_features(model: nn.Module, x: Any, layers: Sequence[str], *,

@@ -33,27 +33,28 @@ def read_zoo(path: str | Path) -> dict[str, Any]:
     try:
         zoo = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f'data is not valid: {path}: {error}') from error
+        raise UserError('data', f'{path}: {error}') from error
     for row in zoo['rows']:
         problem = _problem(row, zoo['sources'], path.parents[1])
         if problem:
-            raise UserError(f'row is not valid: {title(row)}: {problem}')
+            found, expected = problem
+            raise UserError('row', f'{title(row)}: {found}', expected)
     return zoo
 
 
-def _problem(row: dict[str, Any], sources: dict[str, Any], root: Path) -> str:
-    """What is wrong with a row; empty where nothing is."""
+def _problem(row: dict[str, Any], sources: dict[str, Any], root: Path) -> tuple[str, str] | None:
+    """What is wrong with a row and what was expected; None where nothing is."""
     if wrong := [name for name in REQUIRED if name not in row]:
-        return f'got no {", ".join(wrong)}'
+        return f'got no {", ".join(wrong)}', ''
     if wrong := [name for name in row if name not in REQUIRED + OPTIONAL]:
-        return f'got {", ".join(wrong)}, expected {", ".join(REQUIRED + OPTIONAL)}'
+        return f'got {", ".join(wrong)}', ', '.join(REQUIRED + OPTIONAL)
     if row['task'] not in TASKS or row['source'] not in sources:
-        return (f'got task {row["task"]} and source {row["source"]}, expected one of '
-                f'{", ".join(TASKS)} and one of {", ".join(sources)}')
+        return (f'got task {row["task"]} and source {row["source"]}',
+                f'one of {", ".join(TASKS)} and one of {", ".join(sources)}')
     config = row['config']
     if config and '::' not in config and not (root / config).is_file():
-        return f'got config {config}, expected an existing file'
-    return ''
+        return f'got config {config}', 'an existing file'
+    return None
 
 
 def title(row: dict[str, Any]) -> str:

@@ -54,8 +54,8 @@ def record_sampling(model: nn.Module) -> Iterator[dict[str, Sampling]]:
     layers = {name: module for name, module in model.named_modules()
               if isinstance(module, _LAYERS)}
     if not layers:
-        raise UserError(f'model is not valid: {type(model).__name__} has no deformable layer, '
-                        'expected DCNv3 or DCNv4 layers, as InternImage and FlashInternImage have')
+        raise UserError('model', f'{type(model).__name__} has no deformable layer',
+                        'DCNv3 or DCNv4 layers, as InternImage and FlashInternImage have')
     sources = [f'{name}.{source}' for name, module in layers.items() for source in _sources(module)]
     samplings: dict[str, Sampling] = {}
     with record_features(model, sources) as outputs:

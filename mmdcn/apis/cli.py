@@ -1,21 +1,28 @@
-"""What the command line tools share: options, exit codes, the summary line."""
+"""What the command line tools share: options, messages in flags, exit codes, the summary line."""
 from __future__ import annotations
 
 import argparse
+import ast
+import logging
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import torch
 from mmengine.dist import is_main_process
 from torch import distributed as torch_dist
 
 from mmdcn.apis import config, inference
-from mmdcn.checkpoints import CheckpointError, loading_policy
+from mmdcn.checkpoints import loading_policy
 from mmdcn.errors import UserError
+
+# What the library calls an argument in its messages: `min_match`, `trust=True`, `resume='PATH'`.
+_ARGUMENT = re.compile(r'`([a-z]\w*)(?:=([^`]+))?`')
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +38,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
     add('--seed', type=int, help='seed of all random numbers')
     add('--deterministic', action='store_true', help='use deterministic algorithms only')
-    add('--skip-bad-images', action='store_true',
+    add('--skip-bad-images', dest='skip_bad', action='store_true',
         help='carry on without images that are missing or damaged, and count them')
     add('--trust-data', action='store_true',
         help='do not check the data sets before the start (saves time on sets checked before)')
@@ -80,7 +87,7 @@ def open_images(args: argparse.Namespace, skip_bad: bool = False,
     untrained = args.checkpoint == 'none'
     if not untrained:
         config.check_file(args.checkpoint, 'checkpoint')
-    config.check_writable(args.out_dir, '--out-dir')
+    config.check_writable(args.out_dir, 'out_dir')
     sources = args.images if isinstance(args.images, list) else [args.images]
     found = [inference.find_images(source, skip_bad) for source in sources]
     predictor = inference.Predictor(cfg, None if untrained else args.checkpoint, args.device)
@@ -90,7 +97,7 @@ def open_images(args: argparse.Namespace, skip_bad: bool = False,
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how checkpoints are loaded; :func:`run_tool` heeds them."""
-    parser.add_argument('--trust-checkpoint', action='store_true',
+    parser.add_argument('--trust-checkpoint', dest='trust', action='store_true',
                         help='load checkpoints even if they hold more than tensors and plain '
                              'data; such a file can run any code on this machine')
     parser.add_argument('--min-match', type=_share, metavar='SHARE',
@@ -107,24 +114,37 @@ def _share(text: str) -> float:
 
 def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
              argv: list[str] | None) -> int:
-    """Parse the command line, run a tool, and turn bad input into a message and exit code 2."""
+    """Parse the command line, run a tool, and turn bad input into a message and exit code 2.
+
+    Args:
+        tool: Does the work with the parsed arguments; returns the exit code.
+        parser: Its command line. Where an argument of the library is an option, ``dest`` is the
+            library's name, by which messages find the flag (:func:`in_flags`).
+        argv: The command line; None takes that of the process.
+
+    Returns:
+        What the tool returned, 2 for bad input, 130 when the user stopped it.
+    """
     _quieten()
     try:
         args = parser.parse_args(argv)
-        with loading_policy(getattr(args, 'trust_checkpoint', False),
-                            getattr(args, 'min_match', None)):
+        with _log_in_flags(parser), loading_policy(getattr(args, 'trust', False),
+                                                   getattr(args, 'min_match', None)):
             code = tool(args)
         if torch_dist.is_initialized():
             # A process that leaves while another still writes its results can abort in gloo.
             torch_dist.barrier()
         return code
     except SystemExit as stop:  # argparse has already said why
-        return stop.code if isinstance(stop.code, int) else 2
-    except (UserError, CheckpointError) as error:
+        if isinstance(stop.code, str):
+            sys.stderr.write(f'{stop.code}\n')
+            return 1
+        return stop.code or 0
+    except UserError as error:
         # Before the process group exists, the launcher's variables tell which process this is.
         rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
         if is_main_process() and rank == '0':
-            sys.stderr.write(f'{parser.prog}: error: {error}\n')
+            sys.stderr.write(f'{parser.prog}: error: {in_flags(error, parser)}\n')
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f'{parser.prog}: stopped by the user\n')
@@ -134,8 +154,72 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
             torch_dist.destroy_process_group()
 
 
+def in_flags(message: UserError | str, parser: argparse.ArgumentParser) -> str:
+    """A message of the library in the words of a command line.
+
+    Arguments stand in messages as in Python: as the name of an error, or within backquotes, with
+    or without a value. They become flags of the parser: `` `min_match` `` becomes ``--min-match``,
+    `` `trust=True` `` ``--trust-checkpoint``, `` `cfg_options=['a=1', 'b=2']` ``
+    ``--cfg-options a=1 b=2``; positional arguments get the name of the usage line. What is no
+    argument of this parser stays as it is.
+
+    Args:
+        message: An error, or text of the library such as a line of the log.
+        parser: The tool's command line.
+    """
+    actions = {action.dest: action for action in parser._actions}
+
+    def argument(match: re.Match[str]) -> str:
+        action = actions.get(match[1])
+        return match[0] if action is None else _flag(action) + _value(action, match[2])
+
+    if isinstance(message, UserError):
+        name, *parts = message.args
+        name = _flag(actions[name]) if name in actions else name
+        message = str(UserError(name, *parts))
+    return _ARGUMENT.sub(argument, message)
+
+
+def _flag(action: argparse.Action) -> str:
+    """An argument as users type it: its first long option, or the name of a positional one."""
+    if not action.option_strings:
+        return action.metavar if isinstance(action.metavar, str) else action.dest
+    return next((text for text in action.option_strings if text.startswith('--')),
+                action.option_strings[0])
+
+
+def _value(action: argparse.Action, text: str | None) -> str:
+    """A Python value as users type it after the option; nothing after a switch."""
+    if text is None or action.nargs == 0:
+        return ''
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return f' {text}'
+    values = value if isinstance(value, list | tuple) else [value]
+    return ''.join(f' {item}' for item in values)
+
+
+@contextmanager
+def _log_in_flags(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Let the log name arguments as the command line does while the block runs."""
+    make = logging.getLogRecordFactory()
+
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if isinstance(record.msg, str) and '`' in record.msg:
+            record.msg = in_flags(record.msg, parser)
+        return record
+
+    logging.setLogRecordFactory(make_record)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
+
+
 def _quieten() -> None:
-    """Hide warnings of dependencies about their own insides, which no user can mend."""
+    """Hide warnings of dependencies about their own insides, which no user can fix."""
     for text in ('torch.meshgrid: in an upcoming release', '.*pkg_resources is deprecated',
                  'On January 1, 2023, MMCV', 'TypedStorage is deprecated',
                  'faster_coco_eval is not installed', '`reduce_zero_label` will be deprecated',

@@ -1,4 +1,4 @@
-"""Reads a config and applies the command line to it, with readable errors."""
+"""Reads a config and changes it as its user asks, with readable errors."""
 from __future__ import annotations
 
 import ast
@@ -13,56 +13,56 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmdcn.errors import UserError, suggest
 
 
-def load_config(path: str, options: list[str] | None = None) -> Config:
+def load_config(path: str, cfg_options: list[str] | None = None) -> Config:
     """Read a config, import what it registers, and apply ``KEY=VALUE`` options.
 
     Args:
         path: Config file.
-        options: Overrides such as ``train_cfg.max_iters=10``. The key must exist in the config, or
-            be an argument of something that has a ``type``.
+        cfg_options: Overrides such as ``train_cfg.max_iters=10``. The key must exist in the
+            config, or be an argument of something that has a ``type``.
 
     Raises:
         UserError: The file is missing, malformed, or an option names no key of it.
     """
     if not Path(path).is_file():
-        raise UserError(f'config is not valid: got {path}, expected an existing file'
-                        f'{_similar_files(Path(path))}')
+        raise UserError('config', f'got {path}', 'an existing file', _similar_files(Path(path)))
     try:
         cfg = Config.fromfile(path)
     except SyntaxError as error:
-        raise UserError(f'config is not valid: {path}: {error}') from error
+        raise UserError('config', f'{path}: {error}') from error
     except (FileNotFoundError, ImportError, KeyError, NameError, TypeError, ValueError,
             AttributeError, OSError) as error:
         reason = error.args[0] if isinstance(error, KeyError) else error
-        raise UserError(f'config is not valid: {path}: {type(error).__name__}: {reason}') from error
+        raise UserError('config', f'{path}: {type(error).__name__}: {reason}') from error
     if not isinstance(cfg.get('model'), dict):
-        raise UserError(f'config is not valid: {path} has no model, expected model = dict(...); '
+        raise UserError('config', f'{path} has no model', 'model = dict(...)',
                         'files under _base_ are parts, not configs to run')
-    for option in options or []:
+    for option in cfg_options or []:
         _apply_option(cfg, option)
     return cfg
 
 
 def _similar_files(path: Path, pattern: str = '*.py') -> str:
+    """What to do about a file that does not exist."""
     folder = path.parent
     if not folder.is_dir():
-        return f'; the folder {folder} does not exist'
-    return suggest(path.name, [entry.name for entry in folder.glob(pattern)]) or '; check the path'
+        return f'the folder {folder} does not exist'
+    return suggest(path.name, [entry.name for entry in folder.glob(pattern)]) or 'check the path'
 
 
 def _apply_option(cfg: Config, option: str) -> None:
     """Set one ``KEY=VALUE`` in place."""
     key, equals, text = option.partition('=')
     if not equals or not key:
-        raise UserError(f'--cfg-options is not valid: got {option!r}, expected KEY=VALUE')
+        raise UserError('cfg_options', f'got {option!r}', 'KEY=VALUE')
     value = _parse_value(key, text)
     node: Any = cfg._cfg_dict
     parts = key.split('.')
     for depth, part in enumerate(parts):
         if isinstance(node, list | tuple):
             if not part.lstrip('-').isdigit() or not -len(node) <= int(part) < len(node):
-                raise UserError(f'--cfg-options is not valid: got {key!r}, expected an index below '
-                                f'{len(node)} after {".".join(parts[:depth])}')
+                raise UserError('cfg_options', f'got {key!r}', f'an index below {len(node)} after '
+                                f'{".".join(parts[:depth])}')
             part = int(part)
         elif isinstance(node, dict) and ('type' in node or not node):
             # New arguments are for the constructor to judge, which knows those with a default.
@@ -70,8 +70,8 @@ def _apply_option(cfg: Config, option: str) -> None:
         elif not isinstance(node, dict) or part not in node:
             above = '.'.join(parts[:depth]) or 'the config'
             known = list(node) if isinstance(node, dict) else []
-            raise UserError(f'--cfg-options is not valid: got {key!r}, expected a key of {above}'
-                            f'{suggest(part, known) or "; it has " + ", ".join(known)}')
+            raise UserError('cfg_options', f'got {key!r}', f'a key of {above}',
+                            suggest(part, known) or f'it has {", ".join(known)}')
         if depth == len(parts) - 1:
             node[part] = ConfigDict(value) if isinstance(value, dict) else value
         else:
@@ -93,8 +93,8 @@ def _parse_value(key: str, text: str) -> Any:
                 return DictAction._parse_iterable(text)
         except AssertionError:
             pass
-        raise UserError(f'--cfg-options is not valid: got {key}={text}, expected a number, a word, '
-                        'a list such as "[1,2]", or a dictionary in quotes')
+        raise UserError('cfg_options', f'got {key}={text}', 'a number, a word, a list such as '
+                        '"[1,2]", or a dictionary in quotes')
     return [_parse_value(key, part) for part in text.split(',')] if ',' in text else text
 
 
@@ -110,35 +110,50 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
-    check_writable(cfg.work_dir, '--work-dir')
+    check_writable(cfg.work_dir, 'work_dir')
 
 
-def check_writable(folder: str, option: str) -> None:
-    """Raise UserError if a folder can neither be written nor be made. Creates nothing."""
+def check_writable(folder: str, name: str) -> None:
+    """Check that a folder can be written or be made. Creates nothing.
+
+    Args:
+        folder: Where something is to be written.
+        name: Argument that names it.
+
+    Raises:
+        UserError: It cannot.
+    """
     existing = Path(folder).absolute()
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise UserError(f'{option} is not valid: {existing} is a file, expected a folder; '
-                        'choose another')
+        raise UserError(name, f'{existing} is a file', 'a folder', 'choose another')
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f'{option} is not valid: {existing} is not writable; '
-                        'choose another folder or change its permissions')
+        raise UserError(name, f'{existing} is not writable',
+                        remedy='choose another folder or change its permissions')
 
 
-def check_file(path: str, option: str) -> None:
-    """Raise UserError if a local file does not exist."""
+def check_file(path: str, name: str) -> None:
+    """Check that a local file exists.
+
+    Args:
+        path: The file.
+        name: Argument that names it.
+
+    Raises:
+        UserError: It does not.
+    """
     if not Path(path).is_file():
-        raise UserError(f'{option} is not valid: got {path}, expected an existing file'
-                        f'{_similar_files(Path(path), "*.pth")}')
+        raise UserError(name, f'got {path}', 'an existing file',
+                        _similar_files(Path(path), '*.pth'))
 
 
 def require(cfg: Config, *keys: str) -> None:
     """Raise UserError if the config lacks one of the keys."""
     lacking = [key for key in keys if cfg.get(key) is None]
     if lacking:
-        raise UserError(f'config is not valid: {cfg.filename} has no {", ".join(lacking)}; '
-                        'this tool needs it')
+        raise UserError('config', f'{cfg.filename} has no {", ".join(lacking)}',
+                        remedy='this tool needs it')
 
 
 def set_amp(cfg: Config, enabled: bool) -> None:
@@ -149,8 +164,7 @@ def set_amp(cfg: Config, enabled: bool) -> None:
     on_gpu = torch.cuda.is_available()
     kind = wrapper.get('type', 'OptimWrapper')
     if enabled and kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp is not valid: optim_wrapper.type is {kind}, '
-                        'expected OptimWrapper or AmpOptimWrapper')
+        raise UserError('amp', f'optim_wrapper.type is {kind}', 'OptimWrapper or AmpOptimWrapper')
     if kind == 'AmpOptimWrapper' or (enabled and kind == 'OptimWrapper'):
         wrapper.type = 'AmpOptimWrapper' if on_gpu else 'CpuAmpOptimWrapper'
         if on_gpu:
@@ -168,9 +182,9 @@ def set_auto_scale_lr(cfg: Config) -> None:
     """
     scale = cfg.get('auto_scale_lr')
     if not isinstance(scale, dict) or 'base_batch_size' not in scale:
-        raise UserError('--auto-scale-lr is not valid: the config has no '
-                        'auto_scale_lr.base_batch_size, expected the batch size its learning rate '
-                        'is for; add auto_scale_lr = dict(base_batch_size=...)')
+        raise UserError('auto_scale_lr', 'the config has no auto_scale_lr.base_batch_size',
+                        'the batch size its learning rate is for',
+                        'add auto_scale_lr = dict(base_batch_size=...)')
     scale.enable = True
 
 
@@ -214,8 +228,8 @@ def set_tta(cfg: Config) -> None:
     """
     lacking = [key for key in ('tta_model', 'tta_pipeline') if key not in cfg]
     if lacking:
-        raise UserError(f'--tta is not valid: the config has no {" and no ".join(lacking)}; '
-                        'define both, or leave --tta away')
+        raise UserError('tta', f'the config has no {" and no ".join(lacking)}',
+                        remedy='define both, or drop `tta`')
     innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
@@ -228,14 +242,14 @@ def set_test_outputs(cfg: Config, out: str | None, show_dir: str | None) -> None
     """
     if out is not None:
         if Path(out).suffix not in ('.json', '.pkl'):
-            raise UserError(f'--out is not valid: got {out}, expected a name ending in .json '
-                            '(metrics) or .pkl (predictions)')
-        check_writable(str(Path(out).parent), '--out')
+            raise UserError('out', f'got {out}', 'a name ending in .json (metrics) or .pkl '
+                            '(predictions)')
+        check_writable(str(Path(out).parent), 'out')
         if out.endswith('.pkl'):
             metrics = cfg.test_evaluator
             metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
             cfg.test_evaluator = [*metrics, ConfigDict(type='DumpResults', out_file_path=out)]
     if show_dir is not None:
-        check_writable(show_dir, '--show-dir')
+        check_writable(show_dir, 'show_dir')
         cfg.custom_hooks = [*cfg.get('custom_hooks', []),
                             ConfigDict(type='DrawPredictionsHook', out_dir=show_dir)]

@@ -101,7 +101,7 @@ def describe_sample(sample: BaseDataElement, classes: Sequence[str], score_thr: 
     Args:
         sample: Prediction of one image.
         classes: Class names in the order of the labels.
-        score_thr: Objects below this score are left out.
+        score_thr: Objects below this score are skipped.
         top: Number of classes named in classification.
     """
     sample = sample.cpu()

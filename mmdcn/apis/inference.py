@@ -34,7 +34,11 @@ def task_scope(cfg: Config) -> Iterator[None]:
 
 
 def find_images(source: str, skip_bad: bool) -> tuple[list[Path], int]:
-    """Images of a file or folder, and the number of damaged ones left out.
+    """Images of a file or folder, and the number of damaged ones skipped.
+
+    Args:
+        source: Image, or folder of images.
+        skip_bad: Skip damaged images.
 
     Raises:
         UserError: There is none, or one is damaged and ``skip_bad`` is off.
@@ -45,14 +49,14 @@ def find_images(source: str, skip_bad: bool) -> tuple[list[Path], int]:
     else:
         found = [path] if path.is_file() else []
     if not found:
-        raise UserError(f'image is not valid: got {source}, expected an image or a folder with '
-                        f'images ({", ".join(sorted(SUFFIXES))})')
+        raise UserError('image', f'got {source}',
+                        f'an image or a folder with images ({", ".join(sorted(SUFFIXES))})')
     problems = {image: problem for image in found if (problem := image_problem(str(image)))}
     if problems and (not skip_bad or len(problems) == len(found)):
         lines = [f'  {image}: {problem}' for image, problem in list(problems.items())[:5]]
-        remedy = 'mend them, or carry on without them: --skip-bad-images'
-        raise UserError('\n'.join([f'{len(problems)} of {len(found)} images are damaged; {remedy}',
-                                   *lines]))
+        raise UserError('image', f'{len(problems)} of {len(found)} images are damaged',
+                        remedy='fix them, or carry on without them: `skip_bad=True`',
+                        details='\n'.join(lines))
     return [image for image in found if image not in problems], len(problems)
 
 
@@ -145,5 +149,5 @@ def find_backbone(model: nn.Module) -> nn.Module:
     for name, module in model.named_modules():
         if name.rpartition('.')[2] == 'backbone':
             return module
-    raise UserError(f'model is not valid: {type(model).__name__} has no backbone, expected a '
-                    'classifier, detector or segmentor')
+    raise UserError('model', f'{type(model).__name__} has no backbone',
+                    'a classifier, detector or segmentor')

@@ -35,8 +35,8 @@ def start_launcher(launcher: str, cfg: Config) -> None:
         return
     absent = [name for name in _NEEDED[launcher] if name not in os.environ]
     if absent:
-        raise UserError(f'--launcher is not valid: got {launcher}, expected the environment '
-                        f'variables {", ".join(absent)}; {_REMEDY[launcher]}')
+        raise UserError('launcher', f'got {launcher}',
+                        f'the environment variables {", ".join(absent)}', _REMEDY[launcher])
     options = dict(cfg.get('env_cfg', {}).get('dist_cfg', {'backend': 'nccl'}))
     if torch.cuda.is_available():
         init_dist(launcher, **options)

@@ -17,8 +17,10 @@ from safetensors import safe_open
 from mmdcn.checkpoints.policy import current_policy
 from mmdcn.checkpoints.training_state import unpack_training_state
 from mmdcn.checkpoints.unpickling import unpickle
+from mmdcn.errors import UserError
 
-# Where published files keep their weights; the first that holds tensors wins.
+# Where published files keep their weights, also one within another; the first that holds tensors
+# wins.
 WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
 _MODULE = re.compile(r'^module\.')
 _GIT_LFS = b'version https://git-lfs'
@@ -27,7 +29,7 @@ _TEXT = (b'<', b'{', b'[')
 _BEYOND = ('TorchScript', 'legacy .tar', 'Can only', 'unrecognized function')
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged, unsafe, or belongs to another model."""
 
 
@@ -69,8 +71,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
             _refuse_other_files(path, head)
             content = _read_file(path, head, map_location)
         if not isinstance(content, Mapping):
-            raise CheckpointError(f'checkpoint is not valid: {path} holds a '
-                                  f'{type(content).__name__}, expected a dictionary of tensors')
+            raise CheckpointError('checkpoint', f'{path} holds a {type(content).__name__}',
+                                  'a dictionary of tensors')
         checkpoint = unwrap(content)
         unpack_training_state(checkpoint)
     except CheckpointError:
@@ -86,11 +88,21 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         content: Dictionary of a checkpoint, or a bare state dict.
     """
-    held = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-    filled = [key for key in held if any(map(torch.is_tensor, content[key].values()))]
-    if not filled and not held:
-        return {'state_dict': _plain_names(content)}
-    return {**content, 'state_dict': _plain_names(content[(filled or held)[0]])}
+    weights = _find_weights(content)
+    others = {} if weights is content else content
+    return {**others, 'state_dict': _plain_names(weights)}
+
+
+def _find_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The innermost wrapper on the way to tensors, or the content where it has none."""
+    node = content
+    for _ in WRAPPERS:  # bounded: a file can be made to hold itself
+        held = [node[key] for key in WRAPPERS if isinstance(node.get(key), Mapping)]
+        filled = [part for part in held if any(map(torch.is_tensor, part.values()))]
+        if filled or not held:
+            return filled[0] if filled else node
+        node = held[0]
+    return node
 
 
 def _plain_names(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
@@ -112,11 +124,9 @@ def _first_bytes(path: Path) -> bytes:
         files = sorted(entry.name for entry in path.iterdir()
                        if entry.suffix in ('.pth', '.pt', '.safetensors', '.bin', '.json'))
         hint = f'name one of its files: {", ".join(files[:8])}' if files else 'check the path'
-        raise CheckpointError(f'checkpoint is not valid: {path} is a folder, expected a file; '
-                              f'{hint}')
+        raise CheckpointError('checkpoint', f'{path} is a folder', 'a file', hint)
     if not path.is_file():
-        raise CheckpointError(f'checkpoint is not valid: got {path}, expected an existing file; '
-                              'check the path')
+        raise CheckpointError('checkpoint', f'got {path}', 'an existing file', 'check the path')
     try:
         with path.open('rb') as file:
             return file.read(1024)
@@ -138,9 +148,7 @@ def _refuse_other_files(path: Path, head: bytes) -> None:
         found, remedy = 'it is compressed', 'unpack it first (gunzip)'
     else:
         return
-    raise CheckpointError(f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot '
-                          f'be read ({found}), expected a file of torch.save or safetensors; '
-                          f'{remedy}')
+    raise _unreadable(path, found, remedy)
 
 
 def _read_file(path: Path, head: bytes, map_location: Any) -> Any:
@@ -171,18 +179,19 @@ def _read_index(path: Path, map_location: Any) -> dict[str, Any]:
     content = json.loads(path.read_bytes())
     places = content.get('weight_map') if isinstance(content, dict) else None
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise CheckpointError(f'checkpoint is not valid: {path} has no weight_map, expected the '
-                              'index of a checkpoint in several files')
+        raise CheckpointError('checkpoint', f'{path} has no weight_map',
+                              'the index of a checkpoint in several files')
     state: dict[str, torch.Tensor] = {}
     for name in sorted(set(places.values())):
         if Path(name).name != name or name.endswith('.json'):
-            raise CheckpointError(f'checkpoint is not valid: {path} names {name}, expected weight '
-                                  'files in its own folder')
+            raise CheckpointError('checkpoint', f'{path} names {name}',
+                                  'weight files in its own folder')
         state.update(read_checkpoint(path.with_name(name), map_location)['state_dict'])
     lost = [key for key in places if _MODULE.sub('', key) not in state]
     if lost:
-        raise CheckpointError(f'checkpoint is not valid: {path} names {lost[0]} in '
-                              f'{places[lost[0]]}, which lacks it; download the files again')
+        raise CheckpointError(
+            'checkpoint', f'{path} names {lost[0]} in {places[lost[0]]}, which lacks it',
+            remedy='download the files again')
     return {'meta': content.get('metadata') or {}, 'state_dict': state}
 
 
@@ -201,7 +210,7 @@ def read_torch(file: BinaryIO, source: str | Path, map_location: Any = 'cpu') ->
         return unpickle(file, map_location)
     except Exception as error:
         if current_policy().trust:
-            print_log(f'--trust-checkpoint: {source} is unpickled without restrictions and can '
+            print_log(f'`trust=True`: {source} is unpickled without restrictions and can '
                       'run any code', logger='current', level=logging.WARNING)
             file.seek(0)
             return torch.load(file, map_location=map_location, weights_only=False)
@@ -211,10 +220,10 @@ def read_torch(file: BinaryIO, source: str | Path, map_location: Any = 'cpu') ->
         reason = '' if cut_off else _beyond_plain_data(error)
         if reason:
             raise UnsafeCheckpointError(
-                f'checkpoint is not valid: {source} holds {reason}, expected tensors and plain '
-                'data only; it was not executed. Get it from a source that saves the state dict '
-                'alone or safetensors. --trust-checkpoint loads it all the same: such a file can '
-                'run any code on this machine, so only if you trust whoever made it') from error
+                'checkpoint', f'{source} holds {reason}', 'tensors and plain data only',
+                'it was not executed. Get it from a source that saves the state dict alone or '
+                'safetensors. `trust=True` loads it all the same: such a file can run any code on '
+                'this machine, so only if you trust whoever made it') from error
         raise
 
 
@@ -233,9 +242,13 @@ def _beyond_plain_data(error: Exception) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
+    """The error for a file at which a parser failed."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     reason = lines[0].split('. ')[0]
+    return _unreadable(path, reason, 'it may be cut off: copy or download it again')
+
+
+def _unreadable(path: Path, reason: str, remedy: str) -> CheckpointError:
     return CheckpointError(
-        f'checkpoint is not valid: {path} ({path.stat().st_size} bytes) cannot be read ({reason}), '
-        'expected a file of torch.save or safetensors; it may be cut off: copy or download it '
-        'again')
+        'checkpoint', f'{path} ({path.stat().st_size} bytes) cannot be read ({reason})',
+        'a file of torch.save or safetensors', remedy)

@@ -47,7 +47,7 @@ class MatchReport:
 
     @property
     def ratio(self) -> float:
-        """Share of the model's tensors that are filled, 0 to 1, expected-missing ones left out."""
+        """Share of the model's tensors that are filled, 0 to 1, without expected-missing ones."""
         wanted = len(self.loaded) + len(self.missing) + len(self.mismatched)
         return len(self.loaded) / wanted if wanted else 1.0
 
@@ -111,10 +111,10 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *,
     report.unexpected += outside
     if report.ratio < least:
         raise CheckpointError(
-            f'checkpoint does not fit the model: got {source}, expected at least '
-            f'{100 * least:g}% of the tensors of {type(model).__name__}; use the config it was '
-            'trained with, convert it (tools/convert_checkpoint.py) if it was published by another '
-            f'project, or allow less with --min-match\n{report}')
+            'checkpoint', f'{source} does not fit the model',
+            f'at least {100 * least:g}% of the tensors of {type(model).__name__}',
+            'use the config it was trained with, convert it (tools/convert_checkpoint.py) if it '
+            'was published by another project, or allow less with `min_match`', str(report))
     chosen = OrderedDict((key, adapted[key]) for key in report.loaded)
     if (prefix or '') == '' and not outside and hasattr(state_dict, '_metadata'):
         chosen._metadata = state_dict._metadata
@@ -138,8 +138,8 @@ def _without_prefix(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, to
         found = {key[len(start):]: value for key, value in tensors.items() if key.startswith(start)}
         if not found:
             known = sorted({key.split('.')[0] for key in tensors})
-            raise CheckpointError(f'prefix is not valid: got {prefix!r}, expected the start of '
-                                  f'names in {source}: {", ".join(known[:_SHOWN])}')
+            raise CheckpointError('prefix', f'got {prefix!r}', f'the start of names in {source}: '
+                                  f'{", ".join(known[:_SHOWN])}')
         return found, []
 
     def matches(start: str) -> int:
@@ -159,9 +159,9 @@ def _adapt(model: nn.Module, found: Mapping[str, torch.Tensor],
             for hook in module._load_state_dict_pre_hooks.values():
                 hook(state, f'{name}.' if name else '', {}, False, [], [], [])
     except Exception as error:  # a hook of another package met a tensor it did not expect
-        raise CheckpointError(f'checkpoint does not fit the model: got {source}, whose tensors '
-                              f'{type(model).__name__} cannot resize ({error}); use the config it '
-                              'was trained with') from error
+        raise CheckpointError(
+            'checkpoint', f'{source} does not fit the model: {type(model).__name__} cannot resize '
+            f'its tensors ({error})', remedy='use the config it was trained with') from error
     return {key: state.get(key, value) for key, value in found.items()}
 
 

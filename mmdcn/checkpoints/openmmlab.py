@@ -42,9 +42,9 @@ def _download(url: str, model_dir: str | None = None, map_location: Any = None,
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), None, progress=progress)
         except OSError as error:
-            raise CheckpointError(f'checkpoint is not valid: {url} cannot be downloaded to '
-                                  f'{folder} ({error}); download it by hand and name the '
-                                  'file') from error
+            raise CheckpointError(
+                'checkpoint', f'{url} cannot be downloaded to {folder} ({error})',
+                remedy='download it by hand and name the file') from error
     return read_checkpoint(file, map_location or 'cpu')
 
 

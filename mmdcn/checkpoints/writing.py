@@ -33,12 +33,13 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, torch.Tensor],
     """
     path = Path(path)
     if path.suffix not in ('.safetensors', '.pth', '.pt'):
-        raise CheckpointError(f'checkpoint name is not valid: got {path}, expected a name that '
-                              'ends in .safetensors, .pth or .pt')
+        raise CheckpointError('path', f'got {path}',
+                              'a name that ends in .safetensors, .pth or .pt')
     wrong = [key for key, value in state_dict.items() if not isinstance(value, torch.Tensor)]
     if wrong:
-        raise CheckpointError(f'state_dict is not valid: {wrong[0]} is a '
-                              f'{type(state_dict[wrong[0]]).__name__}, expected tensors only')
+        raise CheckpointError(
+            'state_dict', f'{wrong[0]} is a {type(state_dict[wrong[0]]).__name__}',
+            'tensors only')
     # A clone of its own for each: views of one storage would be written whole, or be refused.
     tensors = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                for key, value in state_dict.items()}
@@ -64,5 +65,5 @@ def _plain(value: Any, name: str) -> Any:
         return {str(key): _plain(item, f'{name}[{key!r}]') for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, f'{name}[{i}]') for i, item in enumerate(value)]
-    raise CheckpointError(f'{name} is not valid: got a {type(value).__name__}, expected text, '
-                          'numbers, booleans, None, lists or dictionaries of these')
+    raise CheckpointError(name, f'got a {type(value).__name__}', 'text, numbers, booleans, None, '
+                          'lists or dictionaries of these')

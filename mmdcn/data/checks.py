@@ -82,25 +82,27 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
     except json.JSONDecodeError as error:
-        raise UserError(f'annotation file of {where} is not valid: not JSON ({error}); '
-                        f'{place}') from error
+        raise UserError(f'annotation file of {where}', f'not JSON ({error})',
+                        details=place) from error
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f'{where} is not valid: {error.filename or error} does not exist; '
-                        f'{place}; see the README for how to get or make the data') from error
+        raise UserError(where, f'{error.filename or error} does not exist',
+                        remedy='see the README for how to get or make the data',
+                        details=place) from error
     except AssertionError as error:
         with DATASETS.switch_scope_and_registry(None) as registry:
             kind = registry.get(dataset_cfg['type'])
         check = find_check(kind) if isinstance(kind, type) else None
         if check is not None:
             check.explain(dataset_cfg, where, error)
-        raise UserError(f'{where} is not valid: {error}; {place}') from error
+        raise UserError(where, str(error), details=place) from error
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         if ' registry' in str(error):
             raise
         reason = f'the annotations lack {error}' if isinstance(error, LookupError) else error
+        remedy = ''
         if 'need at least one array' in str(error):
-            reason = 'it holds no image; check its paths and its filter_cfg'
-        raise UserError(f'{where} is not valid: {reason}; {place}') from error
+            reason, remedy = 'it holds no image', 'check its paths and its filter_cfg'
+        raise UserError(where, str(reason), remedy=remedy, details=place) from error
     return dataset
 
 
@@ -156,7 +158,7 @@ def compare_classes(config: list[str], found: list[str], where: str, source: str
     """Raise UserError with a difference if two class lists are not the same, order included."""
     if config == found:
         return
-    lines = [f'classes of {where} disagree with {source}:']
+    lines = []
     only_config = [name for name in config if name not in found]
     only_found = [name for name in found if name not in config]
     if only_config:
@@ -168,9 +170,9 @@ def compare_classes(config: list[str], found: list[str], where: str, source: str
                      if pair[0] != pair[1])
         lines.append(f'  same names, other order from position {first}: '
                      f'config {shorten(config[first:])}; annotations {shorten(found[first:])}')
-    lines.append("Labels follow the annotations' order, so set metainfo=dict(classes=...) of the "
-                 'data set to exactly their names in their order.')
-    raise UserError('\n'.join(lines))
+    raise UserError(f'{where}.metainfo.classes', f'they disagree with {source}',
+                    'exactly the names of the annotations in their order',
+                    'set metainfo=dict(classes=...) of the data set so', '\n'.join(lines))
 
 
 def shorten(names: Sequence[Any]) -> str:
@@ -187,10 +189,10 @@ def check_dataset(dataset: Any, where: str, skip_bad: bool,
         dataset: A built data set, wrapped or not.
         where: Its key path in the config, for messages.
         skip_bad: Do not raise for samples whose files are missing or damaged.
-        warn: Receives a line about samples to leave out.
+        warn: Receives a line about samples to drop.
 
     Returns:
-        Indices of the samples to leave out, per leaf in the order of :func:`leaves`.
+        Indices of the samples to drop, per leaf in the order of :func:`leaves`.
 
     Raises:
         UserError: Files are broken (without ``skip_bad``), nothing is left, or classes disagree.
@@ -201,20 +203,22 @@ def check_dataset(dataset: Any, where: str, skip_bad: bool,
         if not hasattr(leaf, 'get_data_info'):
             continue
         if len(leaf) == 0:
-            raise UserError(f'{where} is empty: no image is left after filtering, expected at '
-                            'least one; check data_root, data_prefix, ann_file and filter_cfg')
+            raise UserError('data set', f'{where} is empty: no image is left after filtering',
+                            'at least one',
+                            'check data_root, data_prefix, ann_file and filter_cfg')
         _check_annotations(leaf, where)
         findings = check_files(leaf)
         if not findings.bad_samples:
             continue
-        summary = (f'{where}: {len(findings.bad_samples)} of {findings.total} samples have broken '
-                   f'files ({len(findings.missing)} missing, {len(findings.damaged)} damaged)\n'
-                   f'{findings.describe()}')
+        summary = (f'{len(findings.bad_samples)} of {findings.total} samples have broken files '
+                   f'({len(findings.missing)} missing, {len(findings.damaged)} damaged)')
         if not skip_bad:
-            raise UserError(f'{summary}\nMend them, or carry on without them: --skip-bad-images')
+            raise UserError(where, summary, details=findings.describe(),
+                            remedy='fix them, or carry on without them: `skip_bad=True`')
         if len(findings.bad_samples) == findings.total:
-            raise UserError(f'{summary}\nNothing is left of the data set.')
-        warn(f'skipped {summary}')
+            raise UserError(where, f'{summary}. Nothing is left of the data set',
+                            remedy='fix them', details=findings.describe())
+        warn(f'skipped {where}: {summary}\n{findings.describe()}')
         bad[-1] = findings.bad_samples
     return bad
 
@@ -235,16 +239,17 @@ def check_together(dataset: Any, where: str, skip_bad: bool,
     Raises:
         UserError: As :func:`check_dataset`, on every process.
     """
-    outcome: list[Any] = [None]
+    outcome: list[list[list[int]] | UserError | None] = [None]
     if is_main_process():
         try:
             outcome[0] = check_dataset(dataset, where, skip_bad, warn)
         except UserError as error:
-            outcome[0] = str(error)
+            outcome[0] = error
     broadcast_object_list(outcome)
-    if isinstance(outcome[0], str):
-        raise UserError(outcome[0])
-    skipped = sum(map(len, outcome[0]))
+    bad = outcome[0]
+    if isinstance(bad, UserError):
+        raise bad
+    skipped = sum(map(len, bad))
     if skipped:
-        drop_samples(dataset, outcome[0])
+        drop_samples(dataset, bad)
     return skipped

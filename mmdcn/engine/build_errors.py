@@ -11,7 +11,6 @@ from mmengine import registry as mmengine_registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mmdcn.checkpoints import CheckpointError
 from mmdcn.errors import UserError, suggest
 
 
@@ -66,8 +65,8 @@ def explain_build_error(error: Exception, cfg: dict[str, Any]) -> UserError | No
         registry = _find_registry(scope, kind)
         names = _registered_names(registry) if registry else set()
         return UserError(
-            f'type is not valid: got {name!r}{_key_paths(cfg, name)}, expected a name registered '
-            f'as {kind} in the scope {scope}{suggest(name, names)} '
+            'type', f'got {name!r}{_key_paths(cfg, name)}',
+            f'a name registered as {kind} in the scope {scope}', suggest(name, names),
             'A class of your own must be listed in custom_imports of the config.')
     keyword = re.search(r"([\w.]+)\(\) got an unexpected keyword argument '(\w+)'", text)
     if isinstance(error, TypeError) and keyword:
@@ -75,11 +74,11 @@ def explain_build_error(error: Exception, cfg: dict[str, Any]) -> UserError | No
         owner = owner.replace('.__init__', '')
         where = [path for path, _ in walk(cfg) if path.rsplit('.', 1)[-1] == key]
         at = f' at {", ".join(where[:3])}' if where else ''
-        return UserError(f'key is not valid: {owner} does not take {key!r}{at}'
-                         f'{suggest(key, _parameters(error))}')
+        return UserError('key', f'{owner} does not take {key!r}{at}',
+                         remedy=suggest(key, _parameters(error)))
     missing = re.search(r'([\w.]+)\(\) missing \d+ required \S+ argument.*', text)
     if isinstance(error, TypeError) and missing:
-        return UserError(f'config is not complete: {missing.group(0)}; add it to the config')
+        return UserError('config', missing.group(0), remedy='add it to the config')
     return None
 
 
@@ -105,13 +104,11 @@ def _parameters(error: Exception) -> list[str]:
 
 @contextmanager
 def readable_errors(cfg: Config) -> Iterator[None]:
-    """Turn errors of the config or of a checkpoint into UserError; others pass unchanged."""
+    """Turn errors of the config into UserError; others pass unchanged."""
     try:
         yield
     except UserError:
         raise
-    except CheckpointError as error:
-        raise UserError(str(error)) from error
     except Exception as error:
         explained = explain_build_error(error, cfg._cfg_dict)
         if explained is None:

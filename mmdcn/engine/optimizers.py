@@ -46,9 +46,9 @@ class ParamSetting:
     """How one parameter is trained.
 
     Attributes:
-        layer: layer number, 0 at the input.
-        lr_scale: factor on the optimizer's learning rate.
-        decay_mult: factor on the optimizer's weight decay.
+        layer: Layer number, 0 at the input.
+        lr_scale: Factor on the optimizer's learning rate.
+        decay_mult: Factor on the optimizer's weight decay.
     """
 
     layer: int
@@ -68,7 +68,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     The backbone says which layer a parameter belongs to (``get_layer_depth``); its rate is
     ``lr * layer_decay_rate ** (layers - 1 - layer)``, and ``lr`` outside the backbone. Parameters
-    that take no gradient are left out. ``paramwise_cfg`` may hold
+    that take no gradient are skipped. ``paramwise_cfg`` may hold
 
     - ``rule`` (default ``'downstream'``): ``'finetune'`` is InternImage's rule for fine-tuning on
       ImageNet. There the last block keeps the full rate, stem and first block share theirs
@@ -206,7 +206,7 @@ def _find_backbones(model: nn.Module, method: str) -> dict[str, LayerFunction]:
         if layer_of is None:
             raise TypeError(
                 f'{name} is not valid: {type(module).__name__} has no {method}, which layer '
-                'decay needs; add it, or leave out the optimizer wrapper\'s constructor')
+                'decay needs; add it, or drop the optimizer wrapper\'s constructor')
         found[f'{name}.'] = layer_of
     if not found:
         raise TypeError(f'{type(model).__name__} is not valid: got no submodule called backbone, '

@@ -112,12 +112,12 @@ class CheckedRunner(Runner):
         """Build and check the data sets of some data loaders before the run begins.
 
         Args:
-            loaders: Names such as ``train_dataloader``; those the config lacks are passed over.
+            loaders: Names such as ``train_dataloader``; those the config lacks are skipped.
             skip_bad: Carry on without samples whose files are missing or damaged.
             trust_data: Do not look at the files.
 
         Returns:
-            Number of samples left out.
+            Number of skipped samples.
 
         Raises:
             UserError: A data set cannot be built or does not pass.
@@ -129,12 +129,12 @@ class CheckedRunner(Runner):
                 continue
             dataset = build_dataset(loader['dataset'], f'{name}.dataset')
             if not trust_data:
-                left_out = check_together(dataset, f'{name}.dataset', skip_bad,
-                                          self.logger.warning)
-                if left_out and name != 'train_dataloader':
+                dropped = check_together(dataset, f'{name}.dataset', skip_bad,
+                                         self.logger.warning)
+                if dropped and name != 'train_dataloader':
                     self.logger.warning('Metrics that read the annotation file themselves (COCO) '
                                         'count the skipped images as images without predictions.')
-                skipped += left_out
+                skipped += dropped
             # A function is copied by reference, so the data set is neither copied nor built again.
             loader['dataset'] = {'type': lambda dataset=dataset: dataset}
         return skipped
@@ -171,13 +171,13 @@ class CheckedRunner(Runner):
         """
         try:
             super().resume(filename, *args, **kwargs)
-        except CheckpointError:
+        except UserError:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise CheckpointError(
-                f'--resume is not valid: {filename} does not continue this config '
-                f'({type(error).__name__}: {error}); use the config it was trained with, or start '
-                'anew from its weights: --cfg-options load_from=FILE') from error
+                'resume', f'{filename} does not continue this config ({type(error).__name__}: '
+                f'{error})', remedy='use the config it was trained with, or start anew from its '
+                "weights: `cfg_options=['load_from=FILE']`") from error
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu',
                         strict: bool = False, revise_keys: list | None = None) -> dict[str, Any]:
@@ -213,9 +213,9 @@ def _check_training_state(checkpoint: dict[str, Any], source: str) -> None:
     if not isinstance(hub, dict) or not {'log_scalars', 'runtime_info', 'resumed_keys'} <= set(hub):
         lacking.append('message_hub')
     if lacking:
-        raise CheckpointError(f'--resume is not valid: {source} lacks {", ".join(lacking)}, '
-                              'expected a checkpoint that train.py wrote; to start anew from its '
-                              'weights use --cfg-options load_from=FILE')
+        raise CheckpointError('resume', f'{source} lacks {", ".join(lacking)}',
+                              'a checkpoint that train.py wrote', 'to start anew from its weights '
+                              "use `cfg_options=['load_from=FILE']`")
 
 
 def import_task_modules(scope: str) -> None:
@@ -234,8 +234,8 @@ def find_checkpoint(work_dir: str) -> str:
     """
     note = Path(work_dir) / 'last_checkpoint'
     if not note.is_file():
-        raise UserError(f'--resume is not valid: {work_dir} holds no checkpoint to continue from; '
-                        'start without --resume, or name the file: --resume PATH')
+        raise UserError('resume', f'{work_dir} holds no checkpoint to continue from',
+                        remedy="drop `resume`, or name the file: `resume='PATH'`")
     return note.read_text().strip()
 
 

@@ -39,15 +39,15 @@ class LabelMapCheck(DataCheck):
             except (OSError, SyntaxError, ValueError):
                 continue  # check_files names it
             if labels.ndim != 2:
-                raise UserError(f'label map is not valid: {path} of {where} has shape '
-                                f'{labels.shape}, expected one channel holding class numbers')
+                raise UserError('label map', f'{path} of {where} has shape {labels.shape}',
+                                'one channel holding class numbers')
             values = {label_map.get(int(value), int(value)) for value in np.unique(labels)}
             if dataset.reduce_zero_label:
                 values = {ignore if value == 0 else value - 1 for value in values - {255}}
             strange = sorted(values - set(range(num_classes)) - {ignore})
             if strange:
                 raise UserError(
-                    f'label map is not valid: {path} of {where} holds the class numbers '
-                    f'{shorten(strange)}{" (after reduce_zero_label)" * dataset.reduce_zero_label}'
-                    f', expected 0 to {num_classes - 1} for {num_classes} classes or {ignore} to '
-                    'ignore; fix metainfo classes, reduce_zero_label or the label maps')
+                    'label map', f'{path} of {where} holds the class numbers {shorten(strange)}'
+                    f'{" (after reduce_zero_label)" * dataset.reduce_zero_label}',
+                    f'0 to {num_classes - 1} for {num_classes} classes or {ignore} to ignore',
+                    'fix metainfo classes, reduce_zero_label or the label maps')

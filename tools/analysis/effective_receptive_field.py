@@ -84,8 +84,8 @@ def receptive_fields(backbone: nn.Module, inputs: Iterable[Tensor]) -> list[Fiel
     size: tuple[int, int] | None = None
     for number, image in enumerate(inputs):
         if size not in (None, tuple(image.shape[-2:])):
-            raise UserError(f'image size is not valid: got {tuple(image.shape[-2:])} after {size}, '
-                            'expected one size, to average over; give one with --size H W')
+            raise UserError('image size', f'got {tuple(image.shape[-2:])} after {size}',
+                            'one size, to average over', 'give one with --size H W')
         size = tuple(image.shape[-2:])
         image = image.detach().requires_grad_()
         for i, out in enumerate(_feature_maps(backbone, image)):
@@ -100,8 +100,8 @@ def receptive_fields(backbone: nn.Module, inputs: Iterable[Tensor]) -> list[Fiel
             fields[i].map += gradient.abs().sum((0, 1)).double().cpu().numpy()
     for field in fields:
         if not field.map.sum() > 0:
-            raise UserError(f'model is not valid: the input does not reach the middle of '
-                            f'{field.name}, expected gradients; use a trained checkpoint')
+            raise UserError('model', f'the input does not reach the middle of {field.name}',
+                            'gradients', 'use a trained checkpoint')
         field.map /= field.map.sum()
     return fields
 
@@ -116,8 +116,8 @@ def _feature_maps(backbone: nn.Module, image: Tensor) -> list[Tensor]:
         maps = [out for out in candidates if isinstance(out, Tensor) and out.ndim == 4]
         if maps:
             return maps
-    raise UserError(f'model is not valid: {type(backbone).__name__} gives no feature map, '
-                    'expected (N, C, H, W); let it return maps instead of tokens')
+    raise UserError('model', f'{type(backbone).__name__} gives no feature map', '(N, C, H, W)',
+                    'let it return maps instead of tokens')
 
 
 def side_of_share(field: Field, share: float) -> float:
@@ -174,10 +174,10 @@ def _inputs(predictor: Predictor, images: list[Path],
 def analyse(args: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
     if (args.noise > 0) == bool(args.images):
-        raise UserError(f'--noise is not valid: got {args.noise} and {len(args.images)} images, '
-                        'expected either images or --noise N')
+        raise UserError('noise', f'got {args.noise} and {len(args.images)} images',
+                        'either images or --noise N')
     if args.size and min(args.size) < 32:
-        raise UserError(f'--size is not valid: got {args.size}, expected at least 32 32')
+        raise UserError('size', f'got {args.size}', 'at least 32 32')
     predictor, images, _ = cli.open_images(args)
     out_dir = Path(args.out_dir)
     backbone = predictor.backbone

@@ -105,8 +105,8 @@ def choose(samplings: dict[str, Sampling], backbone: nn.Module,
     named = {name for names in match_layers(backbone, patterns).values() for name in names}
     chosen = [name for name in samplings if name in named]
     if not chosen:
-        raise UserError(f'--layers is not valid: got {" ".join(patterns)}, expected names of '
-                        f'deformable layers: {", ".join(list(samplings)[:8])}, ...')
+        raise UserError('layers', f'got {" ".join(patterns)}',
+                        f'names of deformable layers: {", ".join(list(samplings)[:8])}, ...')
     return chosen
 
 
@@ -141,7 +141,7 @@ def _spread(count: int, wanted: int) -> list[int]:
 def _window(look: Look, chosen: list[int], side: int) -> tuple[np.ndarray, float]:
     """Center and half side of the part that is drawn: that which holds the points of the groups.
 
-    Points far beyond an image of that side are left out, as they contribute nothing.
+    Points far beyond an image of that side are dropped, as they contribute nothing.
     """
     reach = np.abs(look.points[chosen] - look.center).max()
     return look.center, float(min(max(reach, 2 * look.stride) + look.stride, 0.75 * side))
@@ -192,10 +192,10 @@ def _faded(image: np.ndarray) -> np.ndarray:
 def analyse(args: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
     if not all(0 <= share <= 1 for share in args.position):
-        raise UserError(f'--position is not valid: got {args.position}, expected shares of width '
-                        'and height within 0..1')
+        raise UserError('position', f'got {args.position}',
+                        'shares of width and height within 0..1')
     if args.groups < 1:
-        raise UserError(f'--groups is not valid: got {args.groups}, expected at least 1')
+        raise UserError('groups', f'got {args.groups}', 'at least 1')
     predictor, images, _ = cli.open_images(args)
     out_dir = Path(args.out_dir)
     for path in images:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 from tools.dev.wheel_check.elf import Elf, ElfError  # noqa: E402
 from tools.dev.wheel_check.rules import LIBRARIES, Rules  # noqa: E402
 
@@ -135,33 +137,42 @@ def install(wheel: Path, torch_folder: Path | None) -> int:
         return subprocess.run(command, cwd=name, check=False).returncode
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Audit one wheel."""
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='check_wheel.py',
+                                     description=__doc__.partition('\n')[0])
     parser.add_argument('wheel', type=Path)
     parser.add_argument('--install', action='store_true', help='install it and run its self test')
     parser.add_argument('--torch', type=Path, metavar='FOLDER',
                         help='with --install: the site folder of a torch, instead of a new one')
-    arguments = parser.parse_args(argv)
-    if not arguments.wheel.is_file():
-        print(f'error: no such wheel: {arguments.wheel}; build it with `make wheel`',
-              file=sys.stderr)
-        return 2
-    audit = Audit(arguments.wheel)
+    return parser
+
+
+def check_wheel(args: argparse.Namespace) -> int:
+    """Audit one wheel; returns 1 where something is wrong with it."""
+    if not args.wheel.is_file():
+        raise UserError('wheel', f'got {args.wheel}', 'an existing file',
+                        'build it with `make wheel`')
+    audit = Audit(args.wheel)
     audit.run()
-    for line in [arguments.wheel.name, *audit.facts]:
+    for line in [args.wheel.name, *audit.facts]:
         print(line)
     for problem in audit.problems:
         print(f'FAILS: {problem}')
     if audit.problems:
         print(f'{len(audit.problems)} problems')
         return 1
-    if arguments.install and install(arguments.wheel, arguments.torch):
+    if args.install and install(args.wheel, args.torch):
         print('FAILS: the self test of the installed wheel')
         return 1
     print(f'OK: torch >= {".".join(map(str, TORCH_FLOOR))}, glibc >= '
           f'{audit.glibc[0]}.{audit.glibc[1]}, GLIBCXX >= 3.4.{audit.libstdcxx[1]}, Python >= 3.10')
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, 1 where the wheel breaks a rule, or 2 where there is none."""
+    return cli.run_tool(check_wheel, build_parser(), argv)
 
 
 if __name__ == '__main__':

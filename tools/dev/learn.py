@@ -17,6 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
+
 FROZEN = ('model.backbone.frozen_stages=4',)
 
 
@@ -55,7 +60,7 @@ def run(command: list[str], log: Path, label: str) -> str:
     """Run a tool, its output in ``log``; show one progress line every 20 seconds.
 
     Raises:
-        SystemExit: the tool failed; the end of its output is shown.
+        SystemExit: The tool failed; the end of its output is shown.
     """
     shown = time.time()
     with log.open('w') as sink, subprocess.Popen(
@@ -98,25 +103,28 @@ def table(rows: list[tuple[str, ...]]) -> str:
                      .rstrip() for row in rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; 0 when every gate holds, 1 otherwise, 2 for an unknown system."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='learn.py', description=__doc__.splitlines()[0])
     parser.add_argument('systems', nargs='*', metavar='SYSTEM', help=f'any of {", ".join(SYSTEMS)}')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'learn')
-    arguments = parser.parse_args(argv)
-    unknown = [name for name in arguments.systems if name not in SYSTEMS]
+    return parser
+
+
+def learn(args: argparse.Namespace) -> int:
+    """Train as the command line says; returns 0 when every gate holds, 1 otherwise."""
+    unknown = [name for name in args.systems if name not in SYSTEMS]
     if unknown:
-        parser.error(f'system is not valid: got {unknown[0]!r}, '
-                     f'expected any of {", ".join(SYSTEMS)}')
+        raise UserError('system', f'got {unknown[0]!r}', f'any of {", ".join(SYSTEMS)}')
     rows = [('system', 'metric', 'value', 'threshold', 'control', 'iterations', 'minutes',
              'verdict')]
     good = True
-    for name in arguments.systems or SYSTEMS:
+    for name in args.systems or SYSTEMS:
         system = SYSTEMS[name]
         print(f'{name}: {system.config}', flush=True)
-        result = train_and_test(name, system.config, arguments.work_dir / name)
+        result = train_and_test(name, system.config, args.work_dir / name)
         control = train_and_test(f'{name} control', system.config,
-                                 arguments.work_dir / f'{name}-control', system.control)
+                                 args.work_dir / f'{name}-control', system.control)
         for metric, threshold in system.gates.items():
             value, low = result.metrics[metric], control.metrics[metric]
             verdict = ('below threshold' if value < threshold else
@@ -126,6 +134,11 @@ def main(argv: list[str] | None = None) -> int:
                          str(result.iterations), f'{result.minutes:.1f}', verdict))
     print('\n' + table(rows))
     return 0 if good else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, 1 where a gate does not hold, or 2 for bad input."""
+    return cli.run_tool(learn, build_parser(), argv)
 
 
 if __name__ == '__main__':

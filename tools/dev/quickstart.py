@@ -19,6 +19,10 @@ import numpy as np
 from pycocotools import mask as rle_codec
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from mmdcn.apis import cli  # noqa: E402
+
 CONFIG = 'configs/mini/mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py'
 ZOOM = 3
 COLOURS = ((60, 60, 230), (255, 140, 60), (40, 200, 250), (90, 200, 60), (230, 80, 200),
@@ -136,15 +140,19 @@ def write_picture(data_root: Path, checkpoint: Path, work_dir: Path, count: int 
     return path
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='quickstart.py', description=__doc__.splitlines()[0])
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/quickstart'))
     parser.add_argument('--cfg-options', nargs='*', default=[], metavar='KEY=VALUE',
                         help='passed on to train.py, for example train_cfg.max_iters=100')
-    arguments = parser.parse_args(argv)
-    work_dir = arguments.work_dir if arguments.work_dir.is_absolute() else ROOT / arguments.work_dir
-    options = ['--cfg-options', *arguments.cfg_options] if arguments.cfg_options else []
+    return parser
+
+
+def quickstart(args: argparse.Namespace) -> int:
+    """Train, evaluate and draw; returns the exit code."""
+    work_dir = ROOT / args.work_dir
+    options = ['--cfg-options', *args.cfg_options] if args.cfg_options else []
     run('tools/train.py', CONFIG, '--work-dir', str(work_dir), '--seed', '0', *options)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     metrics_file = work_dir / 'metrics.json'
@@ -157,6 +165,11 @@ def main(argv: list[str] | None = None) -> int:
     print(f'quickstart: bbox_mAP_50={metrics["coco/bbox_mAP_50"]:.2f} '
           f'segm_mAP_50={metrics["coco/segm_mAP_50"]:.2f}')
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, or the exit code of the tool that failed."""
+    return cli.run_tool(quickstart, build_parser(), argv)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from tools.mini_data.silhouettes import SUPERSAMPLING
 _PIXEL = np.ones((SUPERSAMPLING, SUPERSAMPLING), np.uint8)
 
 _LEAST_PART = 2 * SUPERSAMPLING ** 2
-"""Visible parts and holes of fewer samples (two pixels) are left out, or filled."""
+"""Visible parts and holes of fewer samples (two pixels) are dropped, or filled."""
 
 
 def _split_at(mask: np.ndarray, column: int) -> list[np.ndarray]:

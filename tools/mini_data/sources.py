@@ -15,12 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmdcn.errors import UserError
+
 VAL_FRACTION = 0.2
 """Share of the samples of each digit that is kept for val."""
-
-
-class SourceError(RuntimeError):
-    """Something that the generator draws from is missing; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,17 @@ def photo_names(split: str) -> tuple[str, ...]:
 
 @cache
 def load_photo(name: str) -> Image.Image:
-    """The photograph as an RGB picture; SourceError where its package lacks it."""
+    """The photograph as an RGB picture; UserError where its package lacks it."""
     photo = PHOTOS[name]
     distribution = _DISTRIBUTIONS[photo.package]
     spec = find_spec(photo.package)
     if spec is None or spec.origin is None:
-        raise SourceError(f'{distribution} is not installed; run: pip install {distribution}')
+        raise UserError(distribution, 'it is not installed',
+                        remedy=f'run: pip install {distribution}')
     path = Path(spec.origin).parent / photo.file
     if not path.is_file():
-        raise SourceError(f'{photo.file} is missing from {distribution}; '
-                          f'run: pip install --force-reinstall {distribution}')
+        raise UserError(distribution, f'it lacks {photo.file}',
+                        remedy=f'run: pip install --force-reinstall {distribution}')
     return Image.open(path).convert('RGB')
 
 
@@ -82,7 +81,8 @@ def load_photo(name: str) -> Image.Image:
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Samples (1797, 8, 8) uint8 in 0..255 and their labels (1797,)."""
     if find_spec('sklearn') is None:
-        raise SourceError('scikit-learn is not installed; run: pip install scikit-learn')
+        raise UserError('scikit-learn', 'it is not installed',
+                        remedy='run: pip install scikit-learn')
     from sklearn.datasets import load_digits
     data = load_digits()
     # The stored ink runs from 0 to 16.

@@ -12,14 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mmdcn.errors import UserError
 from tools.mini_data.classes import SPLITS, VERSION
 
 MANIFEST = 'mini_data.json'
 _SETS = ('coco', 'imagenet', 'ade')
-
-
-class StoreError(RuntimeError):
-    """A set folder cannot be used or written; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +83,15 @@ def check(folder: Path, wanted: dict, overwrite: bool) -> dict | None:
         asked for, else None: draw it.
 
     Raises:
-        StoreError: The folder holds something else and may not be replaced.
+        UserError: The folder holds something else and may not be replaced.
     """
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return None
     manifest = _read_manifest(folder)
     if manifest is None:
-        raise StoreError(f'{folder} is not valid: got files that this tool did not write, '
-                         'expected nothing there; choose another --root or move them away '
-                         '(--overwrite replaces only what this tool wrote)')
+        raise UserError(str(folder), 'got files that this tool did not write', 'nothing there',
+                        'choose another --root or move them away (--overwrite replaces only what '
+                        'this tool wrote)')
     if overwrite:
         return None
     differing = [f'{key} {manifest.get(key)} instead of {value}'
@@ -103,8 +100,8 @@ def check(folder: Path, wanted: dict, overwrite: bool) -> dict | None:
         differing = ['files that were changed, added or lost since they were written']
     if not differing:
         return manifest
-    raise StoreError(f'{folder} is not valid: got {", ".join(differing)}; '
-                     'add --overwrite to replace it, or choose another --root')
+    raise UserError(str(folder), f'got {", ".join(differing)}',
+                    remedy='add --overwrite to replace it, or choose another --root')
 
 
 @contextmanager

@@ -40,8 +40,8 @@ def detect(state: State) -> tuple[Converter, list[str]]:
         if family.marks and (evidence := family.evidence(state)):
             return family, evidence
     raise CheckpointError(
-        f'checkpoint is not valid: no family has keys such as {", ".join(list(state)[:3])}, '
-        f'expected one of {", ".join(FAMILIES)}; name it with --family, or load the file as it is')
+        'checkpoint', f'no family has keys such as {", ".join(list(state)[:3])}',
+        f'one of {", ".join(FAMILIES)}', 'name it with `family`, or load the file as it is')
 
 
 def convert(checkpoint: Mapping[str, Any], family: str, options: Options | None = None, *,
@@ -49,11 +49,11 @@ def convert(checkpoint: Mapping[str, Any], family: str, options: Options | None 
     """Convert a checkpoint as read.
 
     Args:
-        checkpoint: what :func:`mmdcn.checkpoints.read_checkpoint` gave.
-        family: a name in ``FAMILIES``.
-        options: wishes; each must concern the family.
-        inverse: convert back to the published names.
-        averaged: take the averaged weights where the file has them.
+        checkpoint: What :func:`mmdcn.checkpoints.read_checkpoint` gave.
+        family: A name in ``FAMILIES``.
+        options: Wishes; each must concern the family.
+        inverse: Convert back to the published names.
+        averaged: Take the averaged weights where the file has them.
 
     Returns:
         The new tensors, and what became of each old one.
@@ -64,26 +64,24 @@ def convert(checkpoint: Mapping[str, Any], family: str, options: Options | None 
     """
     options = options or Options()
     if family not in FAMILIES:
-        raise CheckpointError(f'family is not valid: got {family!r}, expected one of '
-                              f'{", ".join(FAMILIES)}')
+        raise CheckpointError('family', f'got {family!r}', f'one of {", ".join(FAMILIES)}')
     converter = FAMILIES[family]
     step = converter.invert if inverse else converter.convert
     if step is None:
-        raise CheckpointError(f'--inverse is not valid: got family {family}, expected one of '
+        raise CheckpointError('inverse', f'got family {family}', 'one of '
                               f'{", ".join(n for n, c in FAMILIES.items() if c.invert)}')
     for name, default in vars(Options()).items():
         if getattr(options, name) != default and (inverse or name not in converter.uses):
-            raise CheckpointError(
-                f'--{name.replace("_", "-")} is not valid: the family {family} does not use it'
-                f'{" on the way back" if inverse else ""}; leave it out')
+            raise CheckpointError(name, f'the family {family} does not use it'
+                                  f'{" on the way back" if inverse else ""}', remedy='drop it')
     done = (checkpoint.get('meta') or {}).get('converted_by')
     if converter.once and (done == family) is not inverse:
         raise CheckpointError(
-            f'checkpoint is not valid: it was {"not " if inverse else ""}converted by {family} '
-            f'before; {"leave out --inverse" if inverse else "use it as it is"}')
+            'checkpoint', f'it was {"not " if inverse else ""}converted by {family} before',
+            remedy='drop `inverse`' if inverse else 'use it as it is')
     state = tensors_of(checkpoint, averaged)
     if not inverse and converter.marks and not converter.evidence(state):
         raise CheckpointError(
-            f'checkpoint is not valid: it has no keys like {" and ".join(converter.marks)}, '
-            f'expected a file of the family {family}; leave out --family to have it recognised')
+            'checkpoint', f'it has no keys like {" and ".join(converter.marks)}',
+            f'a file of the family {family}', 'drop `family` to have it recognised')
     return step(state, options)

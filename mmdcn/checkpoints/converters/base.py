@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdcn.checkpoints.loading import CheckpointError
+from mmdcn.checkpoints.loading import WRAPPERS, CheckpointError, unwrap
 
 State = dict[str, Tensor]
 
-_WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
 # The linear layer of mmpretrain's classifiers.
 CLASSIFIER_HEAD = re.compile(r'head\.fc\.(weight|bias)')
 _HOLE = re.compile(r'\{([a-z]+)\}')
@@ -23,7 +22,7 @@ class Renames:
     """Rename rules of weight keys that can be read in both directions.
 
     Args:
-        rules: pairs (old, new) of patterns for whole keys. A hole of one letter, as ``{i}``, stands
+        rules: Pairs (old, new) of patterns for whole keys. A hole of one letter, as ``{i}``, stands
             for digits, one of several letters, as ``{rest}``, for any text; both patterns of a
             pair have the same holes. The first rule that fits a key decides.
     """
@@ -61,14 +60,14 @@ class Options:
     Args:
         pos_grid: (H, W) tokens to interpolate position embeddings to; None keeps the stored grid,
             which the backbone interpolates at run time.
-        patch_size: side of the patches in pixels that the filters are resampled to.
-        window: side of the attention windows in tokens; their table has 2 * window - 1 rows.
-        global_size: side of the token map in global attention (64: an image of 1024 pixels).
+        patch_size: Side of the patches in pixels that the filters are resampled to.
+        window: Side of the attention windows in tokens; their table has 2 * window - 1 rows.
+        global_size: Side of the token map in global attention (64: an image of 1024 pixels).
         table_resize: ``'bicubic'`` or ``'geometric'`` (BEiT's spacing) for relative positions.
-        kernel_points: points K of the deformable kernel (3x3: 9, without its centre 8).
-        keep_depthwise: keep DCNv3's depthwise convolution, for a DCNv4 with ``dw_kernel_size``.
-        class_rows: rows of the class layers to keep, in this order; None keeps all.
-        wide_ref_points: widen DINO's ``ref_point_head`` for an mmdet whose decoder encodes
+        kernel_points: Points K of the deformable kernel (3x3: 9, without its centre 8).
+        keep_depthwise: Keep DCNv3's depthwise convolution, for a DCNv4 with ``dw_kernel_size``.
+        class_rows: Rows of the class layers to keep, in this order; None keeps all.
+        wide_ref_points: Widen DINO's ``ref_point_head`` for an mmdet whose decoder encodes
             reference points with twice as many frequencies (onedl-mmdetection 3.5).
     """
 
@@ -107,8 +106,9 @@ class Conversion:
             CheckpointError: The name is taken already.
         """
         if name in self.state_dict:
-            raise CheckpointError(f'checkpoint is not valid: {", ".join(sources)} and another '
-                                  f'tensor both become {name}, expected one; choose another family')
+            raise CheckpointError(
+                'checkpoint', f'{", ".join(sources)} and another tensor both become {name}', 'one',
+                'choose another family')
         self.state_dict[name] = value
         for source in sources:
             if source == name:
@@ -138,14 +138,14 @@ class Converter:
     """One family of published checkpoints.
 
     Args:
-        name: name on the command line.
-        summary: what it reads and what it gives, in one line.
-        convert: makes the conversion; CheckpointError where the tensors are of another family.
-        marks: patterns of which each must be found in some key, to tell the family.
-        absent: patterns that no key may contain.
-        invert: the way back, where there is one.
-        uses: the :class:`Options` it looks at.
-        once: whether a second conversion of the same file would spoil it.
+        name: What users call it, on the command line as well.
+        summary: What it reads and what it gives, in one line.
+        convert: Makes the conversion; CheckpointError where the tensors are of another family.
+        marks: Patterns of which each must be found in some key, to tell the family.
+        absent: Patterns that no key may contain.
+        invert: The way back, where there is one.
+        uses: The :class:`Options` it looks at.
+        once: Whether a second conversion of the same file would spoil it.
     """
 
     name: str
@@ -170,27 +170,24 @@ def tensors_of(checkpoint: Mapping[str, Any], averaged: bool = True) -> State:
     """The tensors of a checkpoint as read, without wrappers and the prefix ``module.``.
 
     Args:
-        checkpoint: what :func:`mmdcn.checkpoints.read_checkpoint` gave.
-        averaged: take the averaged weights, ``model_ema``, where the file has them; otherwise
+        checkpoint: What :func:`mmdcn.checkpoints.read_checkpoint` gave.
+        averaged: Take the averaged weights, ``model_ema``, where the file has them; otherwise
             those under ``model``.
 
     Raises:
         CheckpointError: There are none.
     """
-    node: Any = checkpoint
     if not averaged:
-        node = checkpoint.get('model')
-        if not isinstance(node, Mapping) or 'model_ema' not in checkpoint:
-            raise CheckpointError('--no-ema is not valid: the file has no model beside model_ema, '
-                                  'so there is nothing to choose; leave it out')
-    while inner := [node[name] for name in _WRAPPERS if isinstance(node.get(name), Mapping)]:
-        node = inner[0]
-    state = {key: value for key, value in node.items() if isinstance(value, Tensor)}
+        model = checkpoint.get('model')
+        if not isinstance(model, Mapping) or 'model_ema' not in checkpoint:
+            raise CheckpointError('averaged', 'the file has no model beside model_ema, so there is '
+                                  'nothing to choose', remedy='drop it')
+        checkpoint = model
+    weights = unwrap(checkpoint)['state_dict']
+    state = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError('checkpoint is not valid: it holds no tensors, expected weights at '
-                              f'the top or under {", ".join(_WRAPPERS)}')
-    if all(key.startswith('module.') for key in state):
-        state = {key.removeprefix('module.'): value for key, value in state.items()}
+        raise CheckpointError('checkpoint', 'it holds no tensors',
+                              f'weights at the top or under {", ".join(WRAPPERS)}')
     return state
 
 
@@ -217,17 +214,17 @@ def keep_class_rows(result: Conversion, layer: re.Pattern[str], options: Options
     names = [name for name in result.state_dict if layer.fullmatch(name)]
     count = min((len(result.state_dict[name]) for name in names), default=0)
     if max(options.class_rows) >= count:
-        raise CheckpointError(f'--class-rows is not valid: got row {max(options.class_rows)}, '
-                              f'expected rows below {count}, the classes of the file')
+        raise CheckpointError('class_rows', f'got row {max(options.class_rows)}',
+                              f'rows below {count}, the classes of the file')
     for name in names:
         result.replace(name, result.state_dict[name][list(options.class_rows)])
     return result
 
 
 def refuse_unknown(family: str, unknown: Sequence[str], expected: str) -> None:
-    """Raise CheckpointError if any keys are left over."""
+    """Raise CheckpointError if there are keys of which the family knows nothing."""
     if unknown:
         more = f' and {len(unknown) - _SHOWN} more' if len(unknown) > _SHOWN else ''
         raise CheckpointError(
-            f'checkpoint is not valid: got {", ".join(unknown[:_SHOWN])}{more}, expected '
-            f'{expected} in a file of the family {family}; choose another family')
+            'checkpoint', f'got {", ".join(unknown[:_SHOWN])}{more}',
+            f'{expected} in a file of the family {family}', 'choose another family')

@@ -25,14 +25,14 @@ def _change_boxes(state: State, options: Options) -> Conversion:
         result.put(key, value, key)
         if _CODE.fullmatch(key):
             if len(value) != len(_ROWS):
-                raise CheckpointError(f'{key} is not valid: got {len(value)} rows, expected '
-                                      f'{len(_ROWS)} of the box code; choose another family')
+                raise CheckpointError(key, f'got {len(value)} rows',
+                                      f'{len(_ROWS)} of the box code', 'choose another family')
             signs = value.new_tensor(_SIGNS).view(-1, *[1] * (value.ndim - 1))
             result.replace(key, value[list(_ROWS)] * signs)
             result.edited.append(key)
     if not result.edited:
-        raise CheckpointError('checkpoint is not valid: no pts_bbox_head.reg_branches.*.4, '
-                              'expected a BEVFormer v2; choose another family')
+        raise CheckpointError('checkpoint', 'no pts_bbox_head.reg_branches.*.4', 'a BEVFormer v2',
+                              'choose another family')
     return result
 
 

@@ -75,7 +75,7 @@ def merge_split_ffn(state: State) -> tuple[State, dict[str, list[str]]]:
     """Join feed-forward layers stored in chunks (InternImage-G DINO) into ordinary ones.
 
     Args:
-        state: tensors by name, with ``ffns.0.fc1_{i}.*``, ``ffns.0.fc2_{i}.weight`` and
+        state: Tensors by name, with ``ffns.0.fc1_{i}.*``, ``ffns.0.fc2_{i}.weight`` and
             ``ffns.0.fc2_bias``.
 
     Returns:
@@ -133,13 +133,13 @@ def _fit_ref_points(result: Conversion, wide: bool) -> None:
     weight = result.state_dict.get(_REF_POINTS)
     published = weight is not None and weight.shape[1] == 2 * len(weight)
     if wide and not published:
-        raise CheckpointError(f'--wide-ref-points is not valid: the file has no {_REF_POINTS} of '
-                              'the published width; leave it out')
+        raise CheckpointError('wide_ref_points', f'the file has no {_REF_POINTS} of the published '
+                              'width', remedy='drop it')
     if wide:
         result.replace(_REF_POINTS, widen_ref_points(weight))
     elif published:
         result.notes.append('onedl-mmdetection 3.5 encodes reference points with twice the '
-                            'frequencies: --wide-ref-points fits ref_point_head to that')
+                            'frequencies: `wide_ref_points=True` fits ref_point_head to that')
 
 
 def _old_detector(state: State, options: Options) -> Conversion:

@@ -85,8 +85,8 @@ def pack_offset_mask(offset: Tensor, mask: Tensor, points: int = 9) -> Tensor:
     """Rows of DCNv3's two linear layers in the order of DCNv4's one.
 
     Args:
-        offset: weight (G*K*2, C) or bias (G*K*2,), group-major, then point, then (x, y).
-        mask: weight (G*K, C) or bias (G*K,), group-major.
+        offset: Weight (G*K*2, C) or bias (G*K*2,), group-major, then point, then (x, y).
+        mask: Weight (G*K, C) or bias (G*K,), group-major.
         points: K, the points of the kernel (one fewer without its centre).
 
     Returns:
@@ -98,9 +98,9 @@ def pack_offset_mask(offset: Tensor, mask: Tensor, points: int = 9) -> Tensor:
     groups, rest = divmod(len(mask), points)
     if rest or not groups or len(offset) != 2 * len(mask):
         raise CheckpointError(
-            f'offset, mask is not valid: got {len(offset)} and {len(mask)} rows, expected '
-            f'2 * K * groups and K * groups with K = {points}; set --kernel-points (8 for 3x3 '
-            'without its centre)')
+            'offset, mask', f'got {len(offset)} and {len(mask)} rows',
+            f'2 * K * groups and K * groups with K = {points}',
+            'set `kernel_points` (8 for 3x3 without its centre)')
     packed = torch.cat([offset.unflatten(0, (groups, 2 * points)),
                         mask.unflatten(0, (groups, points))], 1).flatten(0, 1)
     padding = math.ceil(len(packed) / _PACKED_MULTIPLE) * _PACKED_MULTIPLE - len(packed)
@@ -131,15 +131,15 @@ def _to_dcnv4(state: State, options: Options) -> Conversion:
         else:
             result.dropped.append(key)
     if not any(name.endswith('offset_mask.weight') for name in result.renamed.values()):
-        raise CheckpointError('checkpoint is not valid: no DCNv3 layer found, expected offset.*, '
-                              'mask.* and input_proj.* side by side; choose another family')
+        raise CheckpointError('checkpoint', 'no DCNv3 layer found', 'offset.*, mask.* and '
+                              'input_proj.* side by side', 'choose another family')
     result.notes = [
-        'DCNv3 normalises its mask with a softmax, which DCNv4 leaves out: a start for training, '
+        'DCNv3 normalises its mask with a softmax, which DCNv4 does without: a start for training, '
         'not the same function',
         'norm and activation of the depthwise branch have no place in DCNv4' if
         options.keep_depthwise else
         "DCNv3's depthwise branch (convolution, norm, activation) has no place in a DCNv4 without "
-        'dw_kernel_size; --keep-depthwise keeps the convolution for one that has it',
+        'dw_kernel_size; `keep_depthwise=True` keeps the convolution for one that has it',
     ]
     return result
 

@@ -33,8 +33,9 @@ def resize_positions(pos: Tensor, grid: tuple[int, int] | None = None) -> Tensor
     rows = pos.shape[1]
     lead = next((lead for lead in range(3) if math.isqrt(rows - lead)**2 == rows - lead), None)
     if lead is None:
-        raise CheckpointError(f'pos_embed is not valid: got {rows} rows, expected a square grid '
-                              'with at most two rows before it; choose another family')
+        raise CheckpointError('pos_embed', f'got {rows} rows',
+                              'a square grid with at most two rows before it',
+                              'choose another family')
     side = math.isqrt(rows - lead)
     pos = pos[:, lead:]
     if grid is None or grid == (side, side):
@@ -48,7 +49,7 @@ def resize_relative(table: Tensor, size: int, method: str = 'bicubic') -> Tensor
 
     Args:
         table: (S*S or S*S + 3, A) with odd S; the three last rows belong to a class token.
-        size: side of the new table, odd.
+        size: Side of the new table, odd.
         method: ``'bicubic'`` (half-pixel centres), or ``'geometric'``, as BEiT's release
             (arXiv:2106.08254): the stored distances spread as a geometric series over the new
             ones, with a cubic spline between them.
@@ -64,8 +65,8 @@ def resize_relative(table: Tensor, size: int, method: str = 'bicubic') -> Tensor
     lead = next((n for n in (_CLASS_ROWS, 0) if math.isqrt(rows - n)**2 == rows - n
                  and math.isqrt(rows - n) % 2), None)
     if lead is None:
-        raise CheckpointError(f'relative_position_bias_table is not valid: got {rows} rows, '
-                              'expected an odd square, with or without 3 class rows')
+        raise CheckpointError('relative_position_bias_table', f'got {rows} rows',
+                              'an odd square, with or without 3 class rows')
     side = math.isqrt(rows - lead)
     table = table[:side * side]
     if side == size:
@@ -82,9 +83,8 @@ def _geometric(image: Tensor, size: int) -> Tensor:
     """(A, S, S) -> (A, size, size): distance k lies at (q**k - 1) / (q - 1) of the new ones."""
     far, wanted = image.shape[-1] // 2, size // 2
     if wanted < far:
-        raise CheckpointError(f'size is not valid: got a table of side {size} from one of '
-                              f'{2 * far + 1}, expected a larger one for geometric spacing; use '
-                              '--table-resize bicubic')
+        raise CheckpointError('size', f'got a table of side {size} from one of {2 * far + 1}',
+                              'a larger one for geometric spacing', "use `table_resize='bicubic'`")
     ratio = brentq(lambda q: sum(q**i for i in range(far)) - wanted, 1.0, 10.0 * wanted)
     steps = np.cumsum([ratio**i for i in range(far)])
     known = np.concatenate([-steps[::-1], [0.0], steps])

@@ -74,8 +74,8 @@ def _plain_vit(naming: Naming, state: State, options: Options) -> Conversion:
             result.dropped.append(key)
     _put_blocks(state, blocks, result)
     if 'patch_embed.proj.weight' not in result.state_dict:
-        raise CheckpointError('checkpoint is not valid: it has no patch embedding, expected '
-                              'patch_embed.proj.weight; choose another family')
+        raise CheckpointError('checkpoint', 'it has no patch embedding', 'patch_embed.proj.weight',
+                              'choose another family')
     per_block = {i: names[f'attn.{_TABLE}'] for i, names in blocks.items()
                  if f'attn.{_TABLE}' in names}
     _put_tables(state, shared, per_block, len(blocks), options, result)
@@ -85,12 +85,12 @@ def _plain_vit(naming: Naming, state: State, options: Options) -> Conversion:
         result.replace('pos_embed',
                        resize_positions(result.state_dict['pos_embed'], options.pos_grid))
     elif options.pos_grid is not None:
-        raise CheckpointError('--pos-grid is not valid: the file has no pos_embed; leave it out')
+        raise CheckpointError('pos_grid', 'the file has no pos_embed', remedy='drop it')
     return result
 
 
 def _put_blocks(state: State, blocks: dict[int, dict[str, str]], result: Conversion) -> None:
-    """Weights of all blocks, each complete and nothing left over."""
+    """Weights of all blocks, each complete, and nothing beside them."""
     for i in range(max(blocks, default=-1) + 1):
         names = {name.replace('ls1.gamma', 'gamma_1').replace('ls2.gamma', 'gamma_2'): key
                  for name, key in blocks.get(i, {}).items()}
@@ -111,16 +111,17 @@ def _put_blocks(state: State, blocks: dict[int, dict[str, str]], result: Convers
             result.put(f'blocks.{i}.{name}', state[key], key)
     scaled = sum(name.rsplit('.', 1)[-1] in _SCALES for name in result.state_dict)
     if not blocks or scaled not in (0, 2 * len(blocks)):
-        raise CheckpointError(f'checkpoint is not valid: got {len(blocks)} blocks with {scaled} '
-                              'layer scales, expected none or two in each; choose another family')
+        raise CheckpointError(
+            'checkpoint', f'got {len(blocks)} blocks with {scaled} layer scales',
+            'none or two in each', 'choose another family')
     if scaled:
         result.notes.append('layer scale kept: build PlainViT with layer_scale set')
 
 
 def _expect_part(block: int, part: str, names: dict[str, str]) -> None:
     if part not in names:
-        raise CheckpointError(f'checkpoint is not valid: blocks.{block}.{part} is missing, '
-                              'expected every block whole; choose another family')
+        raise CheckpointError('checkpoint', f'blocks.{block}.{part} is missing',
+                              'every block whole', 'choose another family')
 
 
 def fold_bias(q_bias: Tensor, v_bias: Tensor) -> Tensor:
@@ -141,8 +142,8 @@ def _put_tables(state: State, shared: str | None, per_block: dict[int, str], dep
         if shared is not None:
             sources = [shared]
         elif depth % 4 or len(per_block) != depth:
-            raise CheckpointError(f'checkpoint is not valid: got {len(per_block)} tables in '
-                                  f'{depth} blocks, expected one in each of a multiple of 4')
+            raise CheckpointError('checkpoint', f'got {len(per_block)} tables in {depth} blocks',
+                                  'one in each of a multiple of 4')
         else:
             sources = [key for i, key in per_block.items()
                        if (i in last_of_quarter) == (name == 'global_rel_pos')]

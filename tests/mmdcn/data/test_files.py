@@ -1,0 +1,52 @@
+"""Missing and cut-off files are found; whole files and other kinds pass."""
+from __future__ import annotations
+
+import pytest
+
+from mmdcn.data.files import check_files, image_problem
+from tests.mmdcn.data.images import Images, write_images
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.tif', '.webp'])
+def test_image_cut_anywhere_is_found(tmp_path, suffix):
+    path, = write_images(tmp_path, 1, suffix)
+    whole = path.read_bytes()
+    assert image_problem(str(path)) is None
+    for share in (0.0, 0.001, 0.3, 0.6, 0.9):
+        path.write_bytes(whole[:int(len(whole) * share)])
+        assert image_problem(str(path)), f'{share} of the file'
+
+
+def test_bytes_after_the_end_are_allowed(tmp_path):
+    path, = write_images(tmp_path, 1)
+    path.write_bytes(path.read_bytes() + b'\0' * 10)
+    assert image_problem(str(path)) is None
+
+
+def test_text_under_an_image_name(tmp_path):
+    (tmp_path / 'a.jpg').write_text('not found, sorry')
+    assert 'cannot be decoded' in image_problem(str(tmp_path / 'a.jpg'))
+
+
+def test_files_of_other_kinds_pass(tmp_path):
+    (tmp_path / 'points.bin').write_bytes(b'123456789')
+    assert image_problem(str(tmp_path / 'points.bin')) is None
+
+
+def test_findings(tmp_path):
+    paths = write_images(tmp_path / 'a', 6) + [tmp_path / 'none' / 'x.jpg']
+    paths[1].unlink()
+    paths[4].write_bytes(paths[4].read_bytes()[:300])
+    findings = check_files(Images(paths + [paths[4]]))
+    assert list(findings.missing) == [str(paths[1]), str(paths[6])]
+    assert list(findings.damaged) == [str(paths[4])]
+    assert findings.bad_samples == [1, 4, 6, 7] and findings.total == 8
+
+
+def test_description_is_short(tmp_path):
+    text = check_files(Images([tmp_path / f'{i}.jpg' for i in range(30)])).describe()
+    assert len(text.splitlines()) == 6 and text.endswith('and 25 more')
+
+
+def test_remote_paths_are_left_alone():
+    assert not check_files(Images(['s3://bucket/1.jpg'])).bad_samples
