@@ -5,8 +5,20 @@ from pathlib import Path
 
 import pytest
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
+from mmengine.registry import DATASETS
 
-from mmdcn.data.checks import check_dataset, drop_samples, leaves
+from mmdcn.data import checks
+from mmdcn.data.checks import (
+    DataCheck,
+    build_dataset,
+    check_dataset,
+    compare_classes,
+    drop_samples,
+    find_check,
+    leaves,
+    register_check,
+    shorten,
+)
 from mmdcn.errors import UserError
 from tests.mmdcn.data.images import Images, write_images
 
@@ -45,3 +57,89 @@ def test_class_balance_is_counted_anew(tmp_path):
 def test_empty_data_set():
     with pytest.raises(UserError, match='train is empty'):
         check_dataset(Images([], serialize_data=False), 'train', False, print)
+
+
+class Labelled(Images):
+    """A kind of data set that has a check."""
+
+
+class Special(Labelled):
+    """A kind whose base has a check."""
+
+
+class LabelledCheck(DataCheck):
+    """Refuses sets of less than three images, and says so before they are built, too."""
+
+    def check(self, dataset, where):
+        if len(dataset) < 3:
+            raise UserError(where, f'got {len(dataset)} images', 'at least 3')
+
+    def explain(self, dataset_cfg, where, error):
+        if 'strange' in str(error):
+            raise UserError(where, 'it is strange', 'a usual one')
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(checks, '_CHECKS', dict(checks._CHECKS))
+    return register_check(Labelled)(LabelledCheck)
+
+
+def test_check_is_found_by_the_nearest_base(registered, monkeypatch):
+    assert isinstance(find_check(Labelled), LabelledCheck)
+    assert find_check(Special) is find_check(Labelled)
+    assert find_check(Images) is None
+
+    class Nearer(DataCheck):
+        pass
+
+    register_check(Special)(Nearer)
+    assert isinstance(find_check(Special), Nearer)
+    assert isinstance(find_check(Labelled), LabelledCheck)
+
+
+@pytest.mark.parametrize('kind', [Labelled, Special])
+def test_registered_check_runs_below_wrappers(registered, tmp_path, kind):
+    few = kind(write_images(tmp_path, 2))
+    with pytest.raises(UserError, match='train is not valid: got 2 images, expected at least 3'):
+        check_dataset(RepeatDataset(few, 5), 'train', False, print)
+    assert check_dataset(kind(write_images(tmp_path, 3)), 'train', False, print) == [[]]
+
+
+def test_kind_that_nobody_knows_is_named_once(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(checks, 'print_log', lambda text, **options: lines.append(text))
+    assert check_dataset(Images(write_images(tmp_path, 4)), 'val', False, print) == [[]]
+    line, = lines
+    assert line.startswith('val: annotations not checked') and 'Images' in line
+
+
+def test_check_explains_what_the_data_set_refused(registered, monkeypatch):
+    class Refusing(Labelled):
+        def __init__(self, words, **options):
+            raise AssertionError(words)
+
+    monkeypatch.setitem(DATASETS.module_dict, 'Refusing', Refusing)
+    with pytest.raises(UserError, match='set is not valid: it is strange, expected a usual one'):
+        build_dataset(dict(type='Refusing', words='strange'), 'set')
+    with pytest.raises(UserError, match='set is not valid: too plain'):
+        build_dataset(dict(type='Refusing', words='too plain', data_root='here'), 'set')
+
+
+@pytest.mark.parametrize(('found', 'words'), [
+    (['a', 'c'], ['in the config only:      b', 'in the annotations only: c']),
+    (['b', 'a'], ['same names, other order from position 0: config a, b; annotations b, a']),
+    (['a', 'b', 'c'], ['in the annotations only: c']),
+    (['a'], ['in the config only:      b']),
+])
+def test_difference_of_class_lists(found, words):
+    with pytest.raises(UserError) as caught:
+        compare_classes(['a', 'b'], found, 'train', 'labels.json')
+    for word in ('train', 'labels.json', 'metainfo', *words):
+        assert word in str(caught.value)
+    compare_classes(['a', 'b'], ['a', 'b'], 'train', 'labels.json')
+
+
+def test_long_lists_are_cut():
+    assert shorten(range(3)) == '0, 1, 2'
+    assert shorten(range(12)) == '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (12 in all)'
