@@ -48,6 +48,10 @@ class MultiScaleDeformableAttention(BaseModule):
     output returns to the dtype of the projected value. Reference points should be float32 even in
     a half module: what they have lost before the call cannot be won back.
 
+    Outputs and gradients are mmcv's but for rounding, except where a sample lies exactly on a
+    pixel center: the derivative jumps there, and this one takes the right-hand side
+    (``docs/operators.md``, Edges), mmcv's PyTorch form either. Encoders start like that.
+
     Args:
         embed_dims: C, in and out.
         num_heads: G, a divisor of ``embed_dims`` and of the width of the value.
@@ -191,7 +195,7 @@ class MultiScaleDeformableAttention(BaseModule):
                         'convert with key_padding_mask.bool()')
             _expect_shape('key_padding_mask', key_padding_mask, rows,
                           'N, S, whether or not batch_first is set')
-            value = value.masked_fill(key_padding_mask[..., None], 0)
+            value = torch.where(key_padding_mask[..., None], 0, value)  # masked_fill copies twice
         return value.unflatten(-1, (self.num_heads, -1))
 
     def _samples(self, query: Tensor, reference_points: Tensor,
