@@ -28,9 +28,16 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mmdcn.apis import cli  # noqa: E402
+from mmdcn.errors import UserError  # noqa: E402
 from mmdcn.layers import MultiScaleDeformableAttention  # noqa: E402
 from tools.bench import rivals  # noqa: E402
-from tools.bench_ops import LEVELS, report, set_threads  # noqa: E402
+from tools.bench.cpu_timer import (  # noqa: E402
+    LEVELS,
+    check_options,
+    report,
+    set_threads,
+)
 
 CHANNELS = 256
 QUERIES = {'encoder': None, 'decoder': 900}  # None: every pixel of every level
@@ -89,7 +96,7 @@ def candidates(models: dict[str, nn.Module],
         calls[name, 'both'] = both
     difference = (calls['mmdcn', 'forward']() - calls['mmcv', 'forward']()).abs().max()
     if not difference < TOLERANCE:
-        sys.exit(f'error: the layers differ by {difference:.3g}, more than {TOLERANCE}')
+        raise UserError('layers', f'they differ by {difference:.3g}', f'less than {TOLERANCE}')
     return calls
 
 
@@ -118,31 +125,27 @@ def measure(name: str, models: dict[str, nn.Module], threads: list[int],
             for direction in DIRECTIONS for count in threads]
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    """Read the command line."""
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
     usual = sorted({1, min(2, torch.get_num_threads())})
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser = argparse.ArgumentParser(prog='bench_attention.py',
+                                     description=__doc__.partition('\n')[0])
     parser.add_argument('--shapes', nargs='+', default=list(QUERIES), choices=list(QUERIES),
                         help='only these shapes')
     parser.add_argument('--threads', type=int, nargs='+', default=usual,
                         help=f'thread counts (default: {usual})')
     parser.add_argument('--quick', action='store_true', help='3 repetitions instead of 9')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers here, too')
-    arguments = parser.parse_args(argv)
-    if min(arguments.threads) < 1:
-        parser.error(f'--threads is not valid: got {arguments.threads}, expected numbers >= 1')
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        parser.error(f'--json is not valid: got {arguments.json}, expected a folder that exists')
-    return arguments
+    return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure every shape and print one line per record."""
-    arguments = parse_args(argv)
+def bench(arguments: argparse.Namespace) -> int:
+    """Measure every shape and print one line per record; returns the exit code."""
+    check_options(arguments)
     rival = rivals.find('mmcv.ops.multi_scale_deform_attn', 'MultiScaleDeformableAttention')
     if rival is None:
-        sys.exit('error: mmcv.ops cannot be imported, and it is what this compares with; '
-                 'install mmcv with its operators (make env)')
+        raise UserError('mmcv.ops', 'it cannot be imported', 'what this compares with',
+                        'install mmcv with its operators (make env)')
     torch.manual_seed(0)
     models = layers(rival)
     print(f'{platform.machine()}, torch {torch.__version__}, float32')
@@ -160,6 +163,11 @@ def main(argv: list[str] | None = None) -> int:
         facts = {'machine': platform.machine(), 'torch': torch.__version__, 'records': records}
         arguments.json.write_text(json.dumps(facts, indent=2) + '\n')
     return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool; returns 0, or 2 for bad input."""
+    return cli.run_tool(bench, build_parser(), argv)
 
 
 if __name__ == '__main__':

@@ -22,7 +22,6 @@ import json
 import platform
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +38,20 @@ from mmdcn.errors import UserError  # noqa: E402
 from ops_dcn import _library, reference  # noqa: E402
 from ops_dcn.operators import Call, Convolution, Pyramid  # noqa: E402
 from tools.bench import cuda_bench, grid_sample  # noqa: E402
+from tools.bench.cpu_timer import (  # noqa: E402
+    LEVELS,
+    check_options,
+    report,
+    set_threads,
+    timed,
+)
 
 OPS = tuple(ops_dcn.OPERATORS)
 SIZES = (
     Convolution(1, 56, 56, groups=4, depth=16),
     Convolution(8, 56, 56, groups=4, depth=16),
     Convolution(1, 200, 320, groups=4, depth=16),
-    # An image of 800 x 1333: 22,223 queries.
-    Pyramid(1, ((100, 167), (50, 84), (25, 42), (13, 21)), groups=8, depth=32, points=4),
+    Pyramid(1, LEVELS, groups=8, depth=32, points=4),
 )
 REPETITION_S = 10e-3  # shorter calls are timed several times within one repetition
 COPY_BYTES = 256 << 20
@@ -98,22 +103,6 @@ def cases(ops: Iterable[str], device: torch.device) -> Iterator[Case]:
 
 
 # ---------------------------------------------------------------------------------- measuring
-def timed(call: Callable[[], Any], repeats: int) -> float:
-    """Median seconds of `repeats` calls, each timed alone."""
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
-
-
-def set_threads(threads: int) -> None:
-    """Set the number of threads, and wake them, so that starting them is not measured."""
-    torch.set_num_threads(threads)
-    torch.ones(1 << 20).add_(1)
-
-
 def candidates(case: Case) -> dict[str, Callable[[], Any]]:
     """The calls of a case, two per form: forward without a graph, backward alone."""
     calls: dict[str, Callable[[], Any]] = {}
@@ -225,12 +214,6 @@ def evaluate(
 
 
 # ------------------------------------------------------------------------------------- output
-def report(text: str) -> None:
-    """Write progress."""
-    sys.stderr.write(text)
-    sys.stderr.flush()
-
-
 def print_table(records: list[dict[str, Any]]) -> None:
     """Print the records, one line each."""
     head = ('op', 'shape', 'direction', 'threads', 'compiled', 'grid_sample', 'ratio', 'scaling')
@@ -276,12 +259,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """Raise UserError for options that cannot be met, before anything is measured."""
-    if min(args.threads) < 1:
-        raise UserError('threads', f'got {args.threads}', 'numbers >= 1')
-    for name in ('json', 'plot'):
-        path = getattr(args, name)
-        if path is not None and not path.parent.is_dir():
-            raise UserError(name, f'got {path}', 'a folder that exists')
+    check_options(args)
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('device', 'got cuda, but torch finds no CUDA device', '', 'use cpu')
 
