@@ -185,7 +185,7 @@ def test_checkpointing_runs_blocks_twice(build: Build) -> None:
                 module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         loss_of(model(image(2, 3, 48, 40).requires_grad_())).backward()
         counts.append(len(calls))
-    assert counts[0] < counts[1] < 2 * counts[0]
+    assert counts[0] < counts[1] <= 2 * counts[0]
 
 
 def test_layer_depth_is_total(build: Build) -> None:
