@@ -3,7 +3,7 @@
 The libraries are plain shared objects (`torch.ops.load_library`), written against PyTorch's stable
 ABI: one build serves every Python and every torch from 2.10 on, hence the tag py3-none-PLATFORM.
 `_cpu.so` needs a C++ compiler, `_cuda.so` NVRTC besides (every CUDA build of torch brings it): it
-is left out where there is none. OPS_DCN_CUDA=0 leaves it out anyway, OPS_DCN_CUDA=1 insists on it.
+is skipped where there is none. OPS_DCN_CUDA=0 skips it anyway, OPS_DCN_CUDA=1 insists on it.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def load_cubins() -> ModuleType:
 
 
 def find_nvrtc() -> Path | None:
-    """NVRTC for the CUDA library; None, with the reason reported, where it is left out."""
+    """NVRTC for the CUDA library; None, with the reason reported, where it is skipped."""
     wish = os.environ.get('OPS_DCN_CUDA', '')
     if wish not in ('', '0', '1'):
         fail(f'OPS_DCN_CUDA is not valid: got {wish!r}, expected 0 (no CUDA library) or 1')
@@ -191,7 +191,7 @@ def find_nvrtc() -> Path | None:
     if nvrtc is None and wish == '1':
         fail(f'OPS_DCN_CUDA=1 is not valid here: no NVRTC found; {remedy}.')
     if nvrtc is None:
-        report(f'ops_dcn: no NVRTC found, so the CUDA library is left out. To build it, {remedy}.')
+        report(f'ops_dcn: no NVRTC found, so the CUDA library is skipped. To build it, {remedy}.')
     return nvrtc
 
 

@@ -132,7 +132,7 @@ class _DeformableConv(DCNv4):
 
 @MODELS.register_module()
 class DeformableConvNeXt(ConvNeXt):
-    """ConvNeXt with DCNv4 (3x3) in the place of each 7x7 depthwise convolution.
+    """ConvNeXt with DCNv4 (3x3) instead of each 7x7 depthwise convolution.
 
     Norm, MLP, layer scale and all names stay; ``depthwise_conv`` of a block now is the DCNv4
     layer. Input and output are those of mmpretrain's ``ConvNeXt``, for any image size.
@@ -151,7 +151,7 @@ class DeformableConvNeXt(ConvNeXt):
         arch: As mmpretrain's ``ConvNeXt``, or ``'pico'``, the project's own small one for
             demonstrations on a CPU.
         group_channels: Channels that share offsets and weights; divides every stage's width.
-        without_pointwise: Leave out DCNv4's two projections.
+        without_pointwise: Drop DCNv4's two projections.
         dw_kernel_size: Odd side of a depthwise convolution that feeds the offsets; None has none.
         mask_init: Sampling weights at the start; 1/9 makes the layer a 3x3 mean.
         out_indices: Stages to return; negative ones count from the last.

@@ -71,11 +71,11 @@ class InternImageArch:
         offset_scale: Factor on grid and offsets of the deformable operator.
         post_norm: Normalise behind (True) or before (False) operator and MLP.
         res_post_norm: One more norm behind operator and MLP (pre-norm models only).
-        dw_kernel_size: Depth-wise convolution that feeds the offsets. None: 3 for DCNv3, no
+        dw_kernel_size: Depthwise convolution that feeds the offsets. None: 3 for DCNv3, no
             such convolution for DCNv4.
         level2_post_norm, level2_post_norm_block_ids: Norms behind these blocks of level 2.
         center_feature_scale: Blend operator output and its input, per group.
-        remove_center: Leave out the centre tap.
+        remove_center: Drop the centre tap.
         norm_layer: ``'LN'`` or ``'BN'`` in stem, downsampling and DCNv3; blocks always use LN.
         act_layer: ``'GELU'``, ``'ReLU'`` or ``'SiLU'``.
         dcn_output_bias: Bias in DCNv4's output projection (DCNv3 always has one).

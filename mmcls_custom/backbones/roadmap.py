@@ -221,7 +221,7 @@ class RoadmapResNet(BaseModule):
         """Layer number of a parameter, for layer-wise learning-rate decay.
 
         The stem is 0, block b (counted over all stages) 1 + b, a downsampling layer the block
-        behind it, whatever else ``num_layers - 1``.
+        behind it, the rest ``num_layers - 1``.
 
         Args:
             param_name: Name of the parameter in the whole model.

@@ -1,4 +1,4 @@
-"""Vision transformer with DCNv4 in the place of self-attention.
+"""Vision transformer with DCNv4 instead of self-attention.
 
 Source: Y. Xiong et al., "Efficient Deformable ConvNets", CVPR 2024, arXiv:2401.06197, table 8.
 """
