@@ -141,6 +141,67 @@ def test_importing_the_shared_plug_in_is_light() -> None:
     assert got.stdout.strip() == '[]'
 
 
+def test_the_package_has_the_version_and_costs_nothing() -> None:
+    code = ('import sys, mmdcn; from importlib.metadata import version; '
+            'print(mmdcn.__version__ == version("mmdcn"), "torch" in sys.modules)')
+    got = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
+                         check=True)
+    assert got.stdout.split() == ['True', 'False']
+
+
+# Test files of no single module: what they hold goes through several.
+CROSS_CUTTING = {
+    'tests/test_house.py', 'tests/mmdcn/test_registry.py',
+    'tests/mmdcn/checkpoints/test_hostile_files.py',
+    'tests/mmdcn/layers/test_replacement.py',
+    'tests/mmcls_custom/backbones/test_contract.py',
+    'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
+    'tests/configs/test_configs.py', 'tests/configs/test_internimage_recipes.py',
+    'tests/ops_dcn/test_cuda.py', 'tests/ops_dcn/test_cuda_emulation.py',
+    'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
+    'tests/ops_dcn/test_kernels.py',
+    'tests/tools/test_checkpoint_safety.py', 'tests/tools/test_errors.py',
+    'tests/tools/test_launch_scripts.py',
+}
+
+
+def test_tests_mirror_the_tree() -> None:
+    modules = [path.relative_to(ROOT) for path in python_files(*PACKAGES, 'tools')
+               if path.name != '__init__.py' and 'csrc' not in path.parts]
+    expected = {f'tests/{path.parent}/test_{path.stem.lstrip("_")}.py' for path in modules}
+    found = {str(path.relative_to(ROOT)) for path in (ROOT / 'tests').rglob('test_*.py')}
+    assert not sorted(expected - found), 'modules without a test file of their own'
+    assert found - expected == CROSS_CUTTING
+
+
+ENTRY = re.compile(r'\s+[\w*, ]+: ([a-z])')
+NAMES = ('mmengine', 'mmpretrain', 'mmdet', 'mmseg', 'timm', 'torch', 'nn.')
+
+
+def lower_case_entries(docstring: str) -> Iterator[str]:
+    """Entries of Args and Attributes whose description starts in lower case."""
+    indent = -1
+    for line in docstring.splitlines():
+        depth = len(line) - len(line.lstrip())
+        if line.strip() in ('Args:', 'Attributes:'):
+            indent = depth + 4
+        elif line.strip() and depth < indent:
+            indent = -1
+        elif depth == indent and (entry := ENTRY.match(line)) and not (
+                line[entry.start(1):].startswith(NAMES)):
+            yield line.strip()
+
+
+def test_argument_descriptions_start_in_upper_case() -> None:
+    found = [f'{path.relative_to(ROOT)}: {line}' for path in python_files(*PACKAGES, 'tools')
+             for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+             for line in lower_case_entries(ast.get_docstring(node) or '')]
+    assert not found
+    assert list(lower_case_entries('Args:\n    a: What.\n    b: what.\nReturns:\n    c: x')) == [
+        'b: what.']
+
+
 def test_module_and_function_budgets() -> None:
     long_modules, long_functions, lengths = [], [], []
     for path in python_files(*PACKAGES, 'tools'):
