@@ -263,7 +263,7 @@ def test_pretrained_backbone_of_another_family(tmp_path):
     target = MODELS.build(backbone_cfg(checkpoint=path))
     with pytest.raises(CheckpointError, match='does not fit the model.*InternImage') as caught:
         target.init_weights()
-    assert 'ratio: 0.0%' in str(caught.value) and '--min-match' in str(caught.value)
+    assert 'ratio: 0.0%' in str(caught.value) and '`min_match`' in str(caught.value)
     with loading_policy(min_match=0):
         MODELS.build(backbone_cfg(checkpoint=path)).init_weights()
 
