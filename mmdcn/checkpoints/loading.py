@@ -42,9 +42,9 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     The content decides the format, not the suffix: safetensors, its index of several files
     (``*.index.json``, read with all files it names), or ``torch.save``, old forms included.
     The weights are the first of ``state_dict``, ``model_ema``, ``model`` and ``module`` that holds
-    tensors, else the file is a bare state dict. A leading ``module.`` is dropped from their names,
-    and so are the copies ``ema_*`` that the exponential-average hook of mmcv 1.x keeps beside them
-    (the ordinary names hold the averaged weights there).
+    tensors, also one within another, else the file is a bare state dict. A leading ``module.`` is
+    dropped from their names, and so are the copies ``ema_*`` that the exponential-average hook of
+    mmcv 1.x keeps beside them (the ordinary names hold the averaged weights there).
 
     Under :func:`loading_policy` with ``trust`` a file that cannot be read so is unpickled without
     restrictions, after a warning.
