@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from mmdcn.apis import cli, config
 from mmdcn.apis.inference import find_images
 from mmdcn.checkpoints import CheckpointError, current_policy
 from mmdcn.errors import UserError
+from tests.helpers import ROOT
 from tools import convert_checkpoint, predict, test, train
 
 
@@ -74,6 +77,15 @@ def test_tools_know_the_arguments_that_messages_name(parser: argparse.ArgumentPa
                                                      arguments: list[str]) -> None:
     for name in arguments:
         assert cli.in_flags(f'`{name}`', parser) != f'`{name}`'
+
+
+def test_the_frame_alone_does_without_pytorch() -> None:
+    code = ("import sys; from mmdcn.apis import cli; import argparse; parser = "
+            "argparse.ArgumentParser(); cli.run_tool(lambda args: 0, parser, []); "
+            "print('torch' in sys.modules or 'mmengine' in sys.modules)")
+    got = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
+                         check=True)
+    assert got.stdout.strip() == 'False'
 
 
 def run(tool: Callable[[argparse.Namespace], int], *argv: str) -> int:
