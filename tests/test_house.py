@@ -202,6 +202,70 @@ def test_argument_descriptions_start_in_upper_case() -> None:
         'b: what.']
 
 
+# An option, also one whose name is put in later (f'--{name}').
+OPTION = re.compile(r'(?<![\w-])--([a-z]|$)')
+
+
+def options_in(source: str) -> list[str]:
+    """String literals of Python code, docstrings included, that name a command line option."""
+    return [node.value for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and OPTION.search(node.value)]
+
+
+def test_the_library_names_no_options() -> None:
+    libraries = python_files('mmdcn', *sorted(PLUGINS))
+    found = {str(path.relative_to(ROOT)): options_in(path.read_text()) for path in libraries
+             if path != ROOT / 'mmdcn' / 'apis' / 'cli.py'}
+    assert len(found) > 40
+    assert not {name: texts for name, texts in found.items() if texts}
+    assert options_in((ROOT / 'mmdcn' / 'apis' / 'cli.py').read_text())
+
+
+@pytest.mark.parametrize(('source', 'count'), [
+    ("raise UserError('--resume is not valid')", 1), ("x = f'--{name} is not valid'", 1),
+    ("x = f'{a}; leave out --family'", 1), ('def f():\n    """Start with --amp."""', 1),
+    ("x = 'a -- b', 'a--b', '---', '-v', 'min_match'", 0), ("x = 1  # --resume", 0),
+])
+def test_options_are_found_in_strings(source: str, count: int) -> None:
+    assert len(options_in(source)) == count
+
+
+# Programs that do not run in the frame of all tools, and why.
+WITHOUT_FRAME = {
+    'tools/collect_env.py': 'reports on broken installs',
+    'tools/dev/make_env.py': 'runs before anything is installed',
+}
+
+
+def is_program(tree: ast.AST) -> bool:
+    """Whether a file does something when it is run."""
+    return any(isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+               for node in ast.walk(tree))
+
+
+def calls_run_tool(tree: ast.AST) -> bool:
+    """Whether a file calls the frame of all tools."""
+    return any(isinstance(node, ast.Call) and ast.unparse(node.func) == 'cli.run_tool'
+               for node in ast.walk(tree))
+
+
+def test_one_frame_runs_every_tool() -> None:
+    trees = {str(path.relative_to(ROOT)): ast.parse(path.read_text())
+             for path in python_files('tools')}
+    programs = {name: tree for name, tree in trees.items() if is_program(tree)}
+    assert len(programs) > 15
+    assert {name for name, tree in programs.items() if not calls_run_tool(tree)} == set(
+        WITHOUT_FRAME)
+
+
+def test_a_program_without_the_frame_is_found() -> None:
+    program = ast.parse("def main(): return 0\nif __name__ == '__main__':\n    main()")
+    assert is_program(program) and not calls_run_tool(program)
+    assert calls_run_tool(ast.parse('cli.run_tool(train, build_parser(), argv)'))
+    assert not is_program(ast.parse('if True:\n    pass'))
+
+
 def test_module_and_function_budgets() -> None:
     long_modules, long_functions, lengths = [], [], []
     for path in python_files(*PACKAGES, 'tools'):
@@ -263,6 +327,16 @@ def test_ruff_is_content() -> None:
     got = subprocess.run([sys.executable, '-m', 'ruff', 'check', '.'], cwd=ROOT,
                          capture_output=True, text=True, check=False)
     assert got.returncode == 0, got.stdout[-3000:]
+
+
+def test_no_source_is_ignored_by_git() -> None:
+    # A pattern for data or build folders may hit a package of the same name.
+    listed = subprocess.run(['git', 'ls-files', '--others', '--ignored', '--exclude-standard',
+                             *PACKAGES, 'tools', 'tests', 'configs'], cwd=ROOT,
+                            capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip('not a git checkout')
+    assert not [name for name in listed.stdout.splitlines() if name.endswith('.py')]
 
 
 def test_nothing_from_the_workbench_in_tracked_text() -> None:

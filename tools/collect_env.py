@@ -1,4 +1,4 @@
-"""Print versions, compiled backends and a verdict: ``OK``, or what fails and what mends it.
+"""Print versions, compiled backends and a verdict: ``OK``, or what fails and what fixes it.
 
 Packages are imported by name, one by one, so that a broken one is reported rather than ending the
 report. Exit code 1 where an item fails.
@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-MEND = 'make env'
+FIX = 'make env'
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Item:
     name: str
     value: str
     problem: str = ''
-    remedy: str = MEND
+    remedy: str = FIX
 
 
 def describe(error: Exception) -> str:
@@ -86,7 +86,7 @@ def ops_item() -> Item:
                              for name, value in library.backends().items())
     except Exception as error:
         pip = f'{sys.executable} -m pip install --no-build-isolation --no-deps -e .'
-        return Item('ops_dcn', 'broken', describe(error), f'{MEND}, or {pip}')
+        return Item('ops_dcn', 'broken', describe(error), f'{FIX}, or {pip}')
     item = Item('ops_dcn', f'{metadata.version("mmdcn")} ({backends})')
     if torch.cuda.is_available() and library.cuda_problem():
         return replace(item, problem='it cannot use the CUDA device of this machine')
@@ -132,7 +132,7 @@ def main() -> int:
               flush=True)
     failing = [item for item in items if item.problem]
     for item in failing:
-        print(f'FAILS: {item.name}: {item.problem}; mend it: {item.remedy}')
+        print(f'FAILS: {item.name}: {item.problem}; fix it: {item.remedy}')
     print('OK' if not failing else f'{len(failing)} of {len(items)} items fail')
     return 1 if failing else 0
 

@@ -1,4 +1,7 @@
-"""What the command line tools share: options, messages in flags, exit codes, the summary line."""
+"""What the command line tools share: options, messages in flags, exit codes, the summary line.
+
+PyTorch and what needs it are imported where they are used: not every tool does.
+"""
 from __future__ import annotations
 
 import argparse
@@ -9,17 +12,14 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
-import torch
-from mmengine.dist import is_main_process
-from torch import distributed as torch_dist
-
-from mmdcn.apis import config, inference
-from mmdcn.checkpoints import loading_policy
 from mmdcn.errors import UserError
+
+if TYPE_CHECKING:
+    from mmdcn.apis import inference
 
 # What the library calls an argument in its messages: `min_match`, `trust=True`, `resume='PATH'`.
 _ARGUMENT = re.compile(r'`([a-z]\w*)(?:=([^`]+))?`')
@@ -55,6 +55,7 @@ def build_image_parser(prog: str, description: str, *, out_dir: str, images: str
         out_dir: Folder of the results unless ``--out-dir`` names another.
         images: How many images or folders it takes, as ``nargs`` of argparse.
     """
+    import torch
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
@@ -82,6 +83,7 @@ def open_images(args: argparse.Namespace, skip_bad: bool = False,
     Raises:
         UserError: One of them is not valid, or the results cannot be written.
     """
+    from mmdcn.apis import config, inference
     cfg = config.load_config(args.config, args.cfg_options)
     config.require(cfg, 'test_dataloader')
     untrained = args.checkpoint == 'none'
@@ -128,12 +130,11 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     _quieten()
     try:
         args = parser.parse_args(argv)
-        with _log_in_flags(parser), loading_policy(getattr(args, 'trust', False),
-                                                   getattr(args, 'min_match', None)):
+        with _log_in_flags(parser), _checkpoint_policy(args):
             code = tool(args)
-        if torch_dist.is_initialized():
+        if group := _process_group():
             # A process that leaves while another still writes its results can abort in gloo.
-            torch_dist.barrier()
+            group.barrier()
         return code
     except SystemExit as stop:  # argparse has already said why
         if isinstance(stop.code, str):
@@ -142,16 +143,32 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         return stop.code or 0
     except UserError as error:
         # Before the process group exists, the launcher's variables tell which process this is.
-        rank = os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or '0'
-        if is_main_process() and rank == '0':
+        group = _process_group()
+        rank = group.get_rank() if group else \
+            os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0
+        if str(rank) == '0':
             sys.stderr.write(f'{parser.prog}: error: {in_flags(error, parser)}\n')
         return 2
     except KeyboardInterrupt:
         sys.stderr.write(f'{parser.prog}: stopped by the user\n')
         return 130
     finally:
-        if torch_dist.is_initialized():
-            torch_dist.destroy_process_group()
+        if group := _process_group():
+            group.destroy_process_group()
+
+
+def _checkpoint_policy(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """The policy that :func:`add_checkpoint_options` asks for, where a tool has them."""
+    if not hasattr(args, 'trust'):
+        return nullcontext()
+    from mmdcn.checkpoints import loading_policy
+    return loading_policy(args.trust, args.min_match)
+
+
+def _process_group() -> Any:
+    """The module ``torch.distributed`` where this process has joined a group, else None."""
+    module = sys.modules.get('torch.distributed')
+    return module if module is not None and module.is_initialized() else None
 
 
 def in_flags(message: UserError | str, parser: argparse.ArgumentParser) -> str:

@@ -22,7 +22,6 @@ from mmdcn.errors import UserError
 # Where published files keep their weights, also one within another; the first that holds tensors
 # wins.
 WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
-_MODULE = re.compile(r'^module\.')
 _GIT_LFS = b'version https://git-lfs'
 _TEXT = (b'<', b'{', b'[')
 # What torch says where a file needs more than its restricted unpickler offers.
@@ -43,9 +42,9 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
     The content decides the format, not the suffix: safetensors, its index of several files
     (``*.index.json``, read with all files it names), or ``torch.save``, old forms included.
     The weights are the first of ``state_dict``, ``model_ema``, ``model`` and ``module`` that holds
-    tensors, else the file is a bare state dict. A leading ``module.`` is dropped from their names,
-    and so are the copies ``ema_*`` that the exponential-average hook of mmcv 1.x keeps beside them
-    (the ordinary names hold the averaged weights there).
+    tensors, also one within another, else the file is a bare state dict. A leading ``module.`` is
+    dropped from their names, and so are the copies ``ema_*`` that the exponential-average hook of
+    mmcv 1.x keeps beside them (the ordinary names hold the averaged weights there).
 
     Under :func:`loading_policy` with ``trust`` a file that cannot be read so is unpickled without
     restrictions, after a warning.
@@ -88,13 +87,17 @@ def unwrap(content: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         content: Dictionary of a checkpoint, or a bare state dict.
     """
-    weights = _find_weights(content)
+    weights = find_weights(content)
     others = {} if weights is content else content
     return {**others, 'state_dict': _plain_names(weights)}
 
 
-def _find_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The innermost wrapper on the way to tensors, or the content where it has none."""
+def find_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What holds the weights: the innermost of nested wrappers, or the content itself.
+
+    Args:
+        content: Dictionary of a checkpoint, or a bare state dict.
+    """
     node = content
     for _ in WRAPPERS:  # bounded: a file can be made to hold itself
         held = [node[key] for key in WRAPPERS if isinstance(node.get(key), Mapping)]
@@ -105,15 +108,20 @@ def _find_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return node
 
 
+def plain_name(key: str) -> str:
+    """The name of a weight without the prefix of distributed training."""
+    return key.removeprefix('module.')
+
+
 def _plain_names(weights: Mapping[str, Any]) -> OrderedDict[str, Any]:
     """Weights without the prefix of distributed training and without mmcv 1.x's averages."""
     names = [key for key in weights if isinstance(key, str)]
-    averages = {'ema_' + _MODULE.sub('', key).replace('.', '_') for key in names}
-    plain = OrderedDict((_MODULE.sub('', key), weights[key]) for key in names
+    averages = {'ema_' + plain_name(key).replace('.', '_') for key in names}
+    plain = OrderedDict((plain_name(key), weights[key]) for key in names
                         if key not in averages)
     versions = getattr(weights, '_metadata', None)
     if isinstance(versions, Mapping):  # the versions of the modules, which their loading asks for
-        plain._metadata = {_MODULE.sub('', key): value for key, value in versions.items()
+        plain._metadata = {plain_name(key): value for key, value in versions.items()
                            if isinstance(key, str) and isinstance(value, Mapping)}
     return plain
 
@@ -187,7 +195,7 @@ def _read_index(path: Path, map_location: Any) -> dict[str, Any]:
             raise CheckpointError('checkpoint', f'{path} names {name}',
                                   'weight files in its own folder')
         state.update(read_checkpoint(path.with_name(name), map_location)['state_dict'])
-    lost = [key for key in places if _MODULE.sub('', key) not in state]
+    lost = [key for key in places if plain_name(key) not in state]
     if lost:
         raise CheckpointError(
             'checkpoint', f'{path} names {lost[0]} in {places[lost[0]]}, which lacks it',

@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from mmdcn.checkpoints.loading import CheckpointError
+from mmdcn.checkpoints.loading import CheckpointError, plain_name
 from mmdcn.checkpoints.policy import current_policy
 from mmdcn.traits import find_trait
 
@@ -103,7 +103,7 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *,
     """
     least = current_policy().min_match if min_ratio is None else min_ratio
     wanted = model.state_dict()
-    tensors = OrderedDict((re.sub(r'^module\.', '', key), value)
+    tensors = OrderedDict((plain_name(key), value)
                           for key, value in state_dict.items() if _is_dense(value))
     found, outside = _without_prefix(tensors, wanted, prefix, source)
     adapted = _adapt(model, found, source)

@@ -172,7 +172,8 @@ def compare_classes(config: list[str], found: list[str], where: str, source: str
                      f'config {shorten(config[first:])}; annotations {shorten(found[first:])}')
     raise UserError(f'{where}.metainfo.classes', f'they disagree with {source}',
                     'exactly the names of the annotations in their order',
-                    'set metainfo=dict(classes=...) of the data set so', '\n'.join(lines))
+                    'labels follow that order, so set metainfo=dict(classes=...) of the data set '
+                    'to it', '\n'.join(lines))
 
 
 def shorten(names: Sequence[Any]) -> str:

@@ -20,8 +20,8 @@ def test_failing_item_names_the_command_that_mends_it(monkeypatch, capsys):
     assert collect_env.main() == 1
     out = capsys.readouterr().out
     assert ("FAILS: gone: ModuleNotFoundError: No module named 'no_such_module'; "
-            'mend it: make env') in out
-    assert 'expected 0.0.1; mend it: ' in out
+            'fix it: make env') in out
+    assert 'expected 0.0.1; fix it: ' in out
     assert 'numpy==0.0.1' in out
     assert out.strip().endswith('2 of 2 items fail')
 

@@ -130,7 +130,7 @@ def test_nothing_half_written_where_root_is_a_file(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
-    from mini_data.store import written_aside
+    from tools.mini_data.store import written_aside
     (tmp_path / 'ade').mkdir()
     (tmp_path / 'ade' / 'old').write_text('old')
     with pytest.raises(KeyboardInterrupt), written_aside(tmp_path / 'ade') as aside:

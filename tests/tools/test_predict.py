@@ -135,7 +135,7 @@ def test_masks_are_those_of_pycocotools(mask):
         assert np.array_equal(coco_mask.decode(found), mask)
 
 
-def test_objects_below_the_threshold_are_left_out():
+def test_objects_below_the_threshold_are_dropped():
     sample = BaseDataElement()
     sample.pred_instances = InstanceData(bboxes=torch.eye(4)[:2], labels=torch.tensor([1, 7]),
                                          scores=torch.tensor([0.2, 0.9]))

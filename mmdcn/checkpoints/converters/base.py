@@ -8,7 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from mmdcn.checkpoints.loading import WRAPPERS, CheckpointError, unwrap
+from mmdcn.checkpoints.loading import (
+    WRAPPERS,
+    CheckpointError,
+    find_weights,
+    plain_name,
+)
 
 State = dict[str, Tensor]
 
@@ -183,8 +188,8 @@ def tensors_of(checkpoint: Mapping[str, Any], averaged: bool = True) -> State:
             raise CheckpointError('averaged', 'the file has no model beside model_ema, so there is '
                                   'nothing to choose', remedy='drop it')
         checkpoint = model
-    weights = unwrap(checkpoint)['state_dict']
-    state = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+    state = {plain_name(key): value for key, value in find_weights(checkpoint).items()
+             if isinstance(key, str) and isinstance(value, Tensor)}
     if not state:
         raise CheckpointError('checkpoint', 'it holds no tensors',
                               f'weights at the top or under {", ".join(WRAPPERS)}')

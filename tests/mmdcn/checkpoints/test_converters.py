@@ -273,7 +273,7 @@ def test_dcnv4_model_is_filled(keep):
 
 
 def test_packing_refuses_other_kernels():
-    with pytest.raises(CheckpointError, match='set --kernel-points'):
+    with pytest.raises(CheckpointError, match='set `kernel_points`'):
         pack_offset_mask(torch.zeros(64, 4), torch.zeros(32, 4), points=9)
     with pytest.raises(CheckpointError, match='no DCNv3 layer found'):
         convert({'state_dict': DCNv4(16).state_dict()}, 'dcnv3-to-dcnv4')
@@ -326,7 +326,7 @@ def test_wrappers_of_files():
     both = {'model': inner, 'model_ema': {'a.weight': torch.zeros(2)}}
     assert tensors_of(both)['a.weight'].sum() == 0
     assert tensors_of(both, averaged=False)['a.weight'].sum() == 2
-    with pytest.raises(CheckpointError, match='--no-ema is not valid'):
+    with pytest.raises(CheckpointError, match='averaged is not valid'):
         tensors_of({'model': inner}, averaged=False)
     with pytest.raises(CheckpointError, match='holds no tensors'):
         tensors_of({'state_dict': {'optimizer': {}}})
@@ -346,9 +346,9 @@ def test_other_files_are_refused(family, state, words):
 
 
 def test_other_requests_are_refused():
-    with pytest.raises(CheckpointError, match='--class-rows is not valid'):
+    with pytest.raises(CheckpointError, match='class_rows is not valid'):
         convert({}, 'mae', Options(class_rows=(1,)))
-    with pytest.raises(CheckpointError, match='--inverse is not valid'):
+    with pytest.raises(CheckpointError, match='inverse is not valid'):
         convert({}, 'mae', inverse=True)
     with pytest.raises(CheckpointError, match='no family has keys such as a, b'):
         detect({'a': torch.ones(1), 'b': torch.ones(1)})

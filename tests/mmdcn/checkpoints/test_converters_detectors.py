@@ -83,10 +83,10 @@ def test_widened_reference_points_compute_the_same():
 
 def test_widening_needs_the_published_layer():
     name = 'bbox_head.transformer.decoder.ref_point_head.0.weight'
-    with pytest.raises(CheckpointError, match='--wide-ref-points is not valid'):
+    with pytest.raises(CheckpointError, match='wide_ref_points is not valid'):
         convert({'state_dict': {name: torch.ones(4, 16)}}, 'mmdet2', Options(wide_ref_points=True))
     with pytest.raises(CheckpointError, match='does not use it on the way back'):
         convert({'state_dict': {name: torch.ones(4, 8)}}, 'mmdet2', Options(wide_ref_points=True),
                 inverse=True)
     plain = convert({'state_dict': {name: torch.ones(4, 8)}}, 'mmdet2')
-    assert any('--wide-ref-points' in note for note in plain.notes)
+    assert any('`wide_ref_points=True`' in note for note in plain.notes)

@@ -250,7 +250,7 @@ def test_geometric_tables_keep_near_and_far():
         127, 127, HEADS)
     torch.testing.assert_close(large[62:65, 62:65], small[12:15, 12:15], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(large[::126, ::126], small[::26, ::26], rtol=1e-4, atol=1e-4)
-    with pytest.raises(CheckpointError, match='use --table-resize bicubic'):
+    with pytest.raises(CheckpointError, match="use `table_resize='bicubic'`"):
         resize_relative(table, 13, 'geometric')
     with pytest.raises(CheckpointError, match='got 730 rows'):
         resize_relative(random(730, HEADS), 27)
@@ -332,7 +332,7 @@ def test_another_family_is_refused():
     for checkpoint, family in ((beit(), 'mae'), (mae(), 'beit'), (deit(), 'moco-v3')):
         with pytest.raises(CheckpointError, match=f'expected a file of the family {family}'):
             convert(checkpoint, family)
-    with pytest.raises(CheckpointError, match='--pos-grid is not valid: the file has no pos_embed'):
+    with pytest.raises(CheckpointError, match='pos_grid is not valid: the file has no pos_embed'):
         convert(beit(), 'beit', Options(pos_grid=(14, 14)))
 
 

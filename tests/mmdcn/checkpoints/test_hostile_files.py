@@ -108,7 +108,7 @@ def test_the_refusal_names_object_risk_and_remedy():
     with pytest.raises(UnsafeCheckpointError) as caught:
         read_checkpoint('a.pth')
     message = str(caught.value)
-    for words in ('a.pth', 'an object of type posix.getcwd,', 'not executed', '--trust-checkpoint',
+    for words in ('a.pth', 'an object of type posix.getcwd,', 'not executed', '`trust=True`',
                   'can run any code on this machine'):
         assert words in message
     assert '\n' not in message
@@ -138,8 +138,8 @@ def test_arrays_stay_within_their_bytes(shape, raw):
 
 
 def test_a_history_does_not_reach_its_class():
-    before = dict(HistoryBuffer._statistics_methods)
     history = HistoryBuffer([1.0, 2.0], [1, 1])
+    before = dict(HistoryBuffer._statistics_methods)  # the first one of a process registers them
     history.__dict__['statistics_methods'] = {'mean': 'mine', 'other': 'mine'}
 
     class Forged:
@@ -209,8 +209,8 @@ def test_trust_ends_with_its_block_and_warns(monkeypatch):
         CheckpointLoader.load_checkpoint('a.pth')
         assert Path('made').is_dir()
         os.rmdir('made')
-    assert said == ['--trust-checkpoint: a.pth is unpickled without restrictions and can run any '
-                    'code'] * 2
+    assert said == [
+        '`trust=True`: a.pth is unpickled without restrictions and can run any code'] * 2
     with pytest.raises(UnsafeCheckpointError):
         read_checkpoint('a.pth')
     assert not Path('made').exists()

@@ -22,6 +22,8 @@ from mmdcn.checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
+from mmdcn.checkpoints.converters import tensors_of
+from mmdcn.checkpoints.loading import unwrap
 
 
 def model() -> nn.Sequential:
@@ -255,3 +257,25 @@ def test_downloads_are_read_the_same_way(tmp_path, monkeypatch, address):
     monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
     with pytest.raises(CheckpointError, match='no network.*download it by hand'):
         CheckpointLoader.load_checkpoint(address)
+
+
+@pytest.mark.parametrize('wrap', [
+    lambda weights: weights,
+    lambda weights: {'module': weights},
+    lambda weights: {'state_dict': {'module': weights}, 'epoch': 3},
+    lambda weights: {'state_dict': {'optimizer': {}}, 'model': weights},
+    lambda weights: {'model_ema': weights, 'model': {'a': torch.ones(1)}},
+])
+def test_weights_are_found_within_wrappers(tmp_path, wrap):
+    torch.save(wrap({'module.a': torch.zeros(2)}), tmp_path / 'a.pth')
+    read = read_checkpoint(tmp_path / 'a.pth')
+    assert read['state_dict']['a'].tolist() == [0, 0]
+    assert list(tensors_of(read)) == ['a']
+
+
+def test_a_file_that_holds_itself_is_read():
+    content: dict = {}
+    content['module'] = content
+    assert list(unwrap(content)['state_dict']) == ['module']
+    with pytest.raises(CheckpointError, match='holds no tensors'):
+        tensors_of(content)

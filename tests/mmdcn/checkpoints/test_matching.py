@@ -80,6 +80,8 @@ def test_report_and_unchanged_model():
         '1.running_mean, 1.running_var',
     ]
     assert all(torch.equal(before[key], value) for key, value in target.state_dict().items())
+    assert caught.value.name == 'checkpoint' and caught.value.details.startswith('  loaded: 2')
+    assert caught.value.remedy.endswith('or allow less with `min_match`')
     with loading_policy(min_match=0.28):
         report = load_state_dict(target, state, source='a.pth')
     assert report.loaded == ['0.bias', '1.num_batches_tracked']
@@ -263,7 +265,7 @@ def test_pretrained_backbone_of_another_family(tmp_path):
     target = MODELS.build(backbone_cfg(checkpoint=path))
     with pytest.raises(CheckpointError, match='does not fit the model.*InternImage') as caught:
         target.init_weights()
-    assert 'ratio: 0.0%' in str(caught.value) and '--min-match' in str(caught.value)
+    assert 'ratio: 0.0%' in str(caught.value) and '`min_match`' in str(caught.value)
     with loading_policy(min_match=0):
         MODELS.build(backbone_cfg(checkpoint=path)).init_weights()
 

@@ -1,6 +1,7 @@
 """Checks of data sets, on their own."""
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mmdcn.data.checks import (
     DataCheck,
     build_dataset,
     check_dataset,
+    check_together,
     compare_classes,
     drop_samples,
     find_check,
@@ -143,3 +145,44 @@ def test_difference_of_class_lists(found, words):
 def test_long_lists_are_cut():
     assert shorten(range(3)) == '0, 1, 2'
     assert shorten(range(12)) == '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... (12 in all)'
+
+
+def test_broken_files_are_told_with_their_number(tmp_path):
+    images = Images(write_images(tmp_path, 3), serialize_data=False)
+    (tmp_path / '1.jpg').unlink()
+    with pytest.raises(UserError) as caught:
+        check_dataset(images, 'train', False, print)
+    error = caught.value
+    assert (error.name, error.found) == (
+        'train', '1 of 3 samples have broken files (1 missing, 0 damaged)')
+    assert error.remedy == 'fix them, or carry on without them: `skip_bad=True`'
+    assert error.details == f'  missing file {tmp_path}/1.jpg'
+
+
+def test_every_process_gets_the_error_with_its_fields(tmp_path, monkeypatch):
+    images = Images(write_images(tmp_path, 2), serialize_data=False)
+    (tmp_path / '0.jpg').unlink()
+    sent: list[list] = []
+    monkeypatch.setattr(checks, 'broadcast_object_list', lambda outcome: sent.append(
+        pickle.loads(pickle.dumps(outcome))))
+    with pytest.raises(UserError) as first:
+        check_together(images, 'train', False, print)
+    monkeypatch.setattr(checks, 'is_main_process', lambda: False)
+    monkeypatch.setattr(checks, 'broadcast_object_list',
+                        lambda outcome: outcome.__setitem__(0, sent[0][0]))
+    with pytest.raises(UserError) as other:
+        check_together(images, 'train', False, print)
+    assert other.value is not first.value and vars(other.value) == vars(first.value)
+    assert other.value.name == 'train' and '0.jpg' in other.value.details
+
+
+@pytest.mark.parametrize(('found', 'lines'), [
+    (['a', 'c'], ['  in the config only:      b', '  in the annotations only: c']),
+    (['b', 'a'], ['  same names, other order from position 0: config a, b; annotations b, a']),
+])
+def test_classes_that_disagree(found, lines):
+    compare_classes(['a', 'b'], ['a', 'b'], 'train', 'x.json')
+    with pytest.raises(UserError, match=r'^train\.metainfo\.classes is not valid: ') as caught:
+        compare_classes(['a', 'b'], found, 'train', 'x.json')
+    assert caught.value.found == 'they disagree with x.json'
+    assert caught.value.details.splitlines() == lines
