@@ -1,6 +1,8 @@
 """Fixtures for all tests."""
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,21 @@ def reference_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _scope_as_it_was() -> Iterator[None]:
+    """OpenMMLab's register_all_modules leaves its scope as the default of all later tests."""
+    def scopes() -> dict:
+        module = sys.modules.get('mmengine.registry.default_scope')
+        return {} if module is None else module.DefaultScope._instance_dict
+
+    before = dict(scopes())
+    yield
+    after = scopes()
+    if after != before:
+        after.clear()
+        after.update(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
