@@ -24,8 +24,10 @@ def packed(value):
     (np.float64(0.5), 0.5), (np.float32(2.5), 2.5), (np.int64(3), 3), (np.bool_(True), True),
     (np.str_('a'), 'a'), (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
     (PurePosixPath('/a/b'), '/a/b'), (Path('x/y'), 'x/y'),
-    (ConfigDict(a=dict(b=np.int64(1))), {'a': {'b': 1}}), (OrderedDict(a=(np.int8(1),)), {'a': (1,)}),
-    ([np.float64(1), (Path('a'), [np.int64(2)])], [1.0, ('a', [2])]), (None, None), ('text', 'text'),
+    (ConfigDict(a=dict(b=np.int64(1))), {'a': {'b': 1}}),
+    (OrderedDict(a=(np.int8(1),)), {'a': (1,)}),
+    ([np.float64(1), (Path('a'), [np.int64(2)])], [1.0, ('a', [2])]),
+    (None, None), ('text', 'text'),
 ])
 def test_values_become_builtin(value, expected):
     def kinds(item):
@@ -44,7 +46,8 @@ def test_tensors_stay_themselves():
 
 
 def test_weights_and_optimizer_are_left_alone():
-    parts = {key: OrderedDict(a=torch.ones(1)) for key in ('state_dict', 'ema_state_dict', 'optimizer')}
+    parts = {key: OrderedDict(a=torch.ones(1))
+             for key in ('state_dict', 'ema_state_dict', 'optimizer')}
     checkpoint = dict(parts)
     pack_training_state(checkpoint)
     assert all(checkpoint[key] is part for key, part in parts.items())
