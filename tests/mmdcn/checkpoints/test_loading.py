@@ -13,7 +13,6 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from mmdcn.checkpoints import (
@@ -150,39 +149,6 @@ def test_not_a_dictionary(roundtrip, value):
 
 # safetensors.
 
-META = {'classes': ('a', 'b'), 'epoch': 3, 'nested': {'x': [1.5, None, True]}, 'note': 'pt'}
-
-
-@pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.pt'])
-def test_what_is_written_is_read(tmp_path, suffix):
-    weights = model().state_dict()
-    base = torch.arange(12.).reshape(3, 4)
-    weights.update(view=base[1:], turned=base.t(), half=base.half(), scalar=torch.tensor(3))
-    path = tmp_path / 'new' / f'a{suffix}'
-    save_checkpoint(path, weights, META)
-    read = read_checkpoint(path)
-    assert {key: read['meta'][key] for key in META} == {**META, 'classes': ['a', 'b']}
-    assert read['state_dict'].keys() == weights.keys()
-    for key, value in weights.items():
-        assert read['state_dict'][key].dtype == value.dtype
-        assert torch.equal(read['state_dict'][key], value)
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
-    if suffix != '.safetensors':
-        assert torch.load(path, weights_only=True)['meta']['epoch'] == 3
-
-
-@pytest.mark.parametrize(('name', 'weights', 'meta', 'words'), [
-    ('a.pkl', {}, {}, r'ends in \.safetensors'),
-    ('a.pth', {'a': [1]}, {}, 'a is a list, expected tensors only'),
-    ('a.pth', {}, {'x': {'y': [np.float64(1)]}}, r"meta\['x'\]\['y'\]\[0\].*float64"),
-    ('a.safetensors', {}, {'x': object()}, r"meta\['x'\].*object"),
-])
-def test_what_is_not_written(tmp_path, name, weights, meta, words):
-    with pytest.raises(CheckpointError, match=words):
-        save_checkpoint(tmp_path / name, weights, meta)
-    assert not list(tmp_path.iterdir())
-
-
 def write_shards(folder: Path, suffix: str) -> Path:
     for i, key in enumerate(('a', 'b')):
         state = {key: torch.full((2,), float(i))}
@@ -217,46 +183,6 @@ def test_bad_index(tmp_path, change, words):
     path.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=words):
         read_checkpoint(path)
-
-
-# mmengine's own ways.
-
-def test_mmengine_reads_the_same_way(tmp_path):
-    save_checkpoint(tmp_path / 'a.safetensors', model().state_dict())
-    target = model()
-    load_checkpoint(target, str(tmp_path / 'a.safetensors'), strict=True)
-    read = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.safetensors'))
-    assert torch.equal(target[0].weight, read['state_dict']['0.weight'])
-
-
-@pytest.mark.parametrize('address', ['https://mmdcn.invalid/a.pth', 'torchvision://made'])
-def test_downloads_are_read_the_same_way(tmp_path, monkeypatch, address):
-    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
-    monkeypatch.setattr('mmengine.runner.checkpoint.get_torchvision_models',
-                        lambda: {'made': 'https://mmdcn.invalid/a.pth'})
-    cache = tmp_path / 'checkpoints'
-    fetched = []
-
-    def fetch(url, file, *args, **kwargs):
-        fetched.append(url)
-        torch.save(content, file)
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', fetch)
-    content = {'model': {'a': torch.ones(1)}}
-    for _ in range(2):
-        assert CheckpointLoader.load_checkpoint(address)['state_dict']['a'] == 1
-    assert fetched == ['https://mmdcn.invalid/a.pth']
-    torch.save({'a': nn.Linear(2, 2)}, cache / 'a.pth')
-    with pytest.raises(CheckpointError, match='not executed'):
-        CheckpointLoader.load_checkpoint(address)
-    (cache / 'a.pth').unlink()
-
-    def fail(*args, **kwargs):
-        raise OSError('no network')
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', fail)
-    with pytest.raises(CheckpointError, match='no network.*download it by hand'):
-        CheckpointLoader.load_checkpoint(address)
 
 
 @pytest.mark.parametrize('wrap', [

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import re
-from threading import Thread
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from mmcls_custom.backbones import InternImage, PlainViT
 from mmdcn.checkpoints import (
     CheckedPretrainedInit,
     CheckpointError,
-    current_policy,
     load_state_dict,
     loading_policy,
     matching,
@@ -278,12 +276,3 @@ def test_pretrained_backbone_is_read_safely(tmp_path):
         target.init_weights()
     with loading_policy(trust=True):
         MODELS.build(backbone_cfg(checkpoint=path)).init_weights()
-
-
-def test_policy_is_of_this_thread():
-    seen = []
-    with loading_policy(trust=True):
-        thread = Thread(target=lambda: seen.append(current_policy().trust))
-        thread.start()
-        thread.join()
-    assert seen == [False] and not current_policy().trust

@@ -14,52 +14,19 @@ from mmpretrain.registry import MODELS as CLASSIFIERS
 from mmcls_custom.backbones import PlainViT
 from mmdcn.checkpoints import CheckpointError
 from mmdcn.checkpoints.converters import Options, convert, detect, tensors_of
-from mmdcn.checkpoints.converters.tables import (
-    resize_patches,
-    resize_positions,
-    resize_relative,
-)
+from mmdcn.checkpoints.converters.tables import resize_relative
 from mmdcn.checkpoints.converters.vit import fold_bias
+from tests.mmdcn.checkpoints.converters.cases import (
+    DEPTH,
+    HEADS,
+    C,
+    mae,
+    random,
+    timm,
+    timm_blocks,
+)
 
-C, DEPTH, HEADS = 64, 8, 4
 TABLE = 'relative_position_bias_table'
-
-
-@pytest.fixture(autouse=True)
-def _seed():
-    torch.manual_seed(0)
-
-
-def random(*shape):
-    return torch.randn(shape)
-
-
-def timm_blocks(qkv_bias=True):
-    """Blocks of timm's ViT."""
-    state = {}
-    for i in range(DEPTH):
-        for norm in ('norm1', 'norm2'):
-            state |= {f'blocks.{i}.{norm}.weight': random(C), f'blocks.{i}.{norm}.bias': random(C)}
-        for name, rows, columns in (('attn.qkv', 3 * C, C), ('attn.proj', C, C),
-                                    ('mlp.fc1', 4 * C, C), ('mlp.fc2', C, 4 * C)):
-            state[f'blocks.{i}.{name}.weight'] = random(rows, columns)
-            if name != 'attn.qkv' or qkv_bias:
-                state[f'blocks.{i}.{name}.bias'] = random(rows)
-    return state
-
-
-def timm(lead=1, side=14, patch=16):
-    """ViT with ``lead`` tokens before the grid."""
-    return {'cls_token': random(1, 1, C), 'pos_embed': random(1, lead + side**2, C),
-            'patch_embed.proj.weight': random(C, 3, patch, patch),
-            'patch_embed.proj.bias': random(C), **timm_blocks(),
-            'norm.weight': random(C), 'norm.bias': random(C)}
-
-
-def mae(full=False):
-    decoder = {'mask_token': random(1, 1, 8), 'decoder_pos_embed': random(1, 197, 8),
-               'decoder_embed.weight': random(8, C), 'decoder_blocks.0.norm1.weight': random(8)}
-    return {'model': timm() | (decoder if full else {})}
 
 
 def deit(distilled=False):
@@ -210,52 +177,6 @@ def test_converted_weights_compute_the_same(settings, ours):
         torch.testing.assert_close(new(image)[0], old(image)[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('lead', [0, 1, 2])
-def test_positions_lose_the_leading_rows_first(lead):
-    pos = random(1, lead + 196, C)
-    assert torch.equal(resize_positions(pos), pos[:, lead:])
-    assert torch.equal(resize_positions(pos, (14, 14)), pos[:, lead:])
-
-
-def test_positions_are_interpolated_as_an_image():
-    pos = random(1, 197, C)
-    got = resize_positions(pos, (20, 9))
-    image = pos[0, 1:].T.reshape(1, C, 14, 14)
-    expected = F.interpolate(image, (20, 9), mode='bicubic', align_corners=False)
-    torch.testing.assert_close(got, expected.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-4)
-    assert convert(mae(), 'mae', Options(pos_grid=(20, 9))).resized['pos_embed'] == (
-        (1, 197, C), (1, 180, C))
-    with pytest.raises(CheckpointError, match='pos_embed is not valid: got 199 rows'):
-        resize_positions(random(1, 199, C))
-
-
-@pytest.mark.parametrize('method', ['bicubic', 'geometric'])
-def test_relative_tables(method):
-    table = random(732, HEADS)
-    assert torch.equal(resize_relative(table, 27, method), table[:729])
-    grown = resize_relative(table, 127, method)
-    assert grown.shape == (127 * 127, HEADS)
-    centre = grown.view(127, 127, HEADS)[63, 63]
-    torch.testing.assert_close(centre, table[:729].view(27, 27, HEADS)[13, 13])
-    # Rows are dy, columns dx: a table that depends on dy alone stays so.
-    rows = torch.arange(27.).repeat_interleave(27)[:, None]
-    wide = resize_relative(rows, 127, method).view(127, 127)
-    torch.testing.assert_close(wide, wide[:, :1].expand(127, 127), rtol=1e-4, atol=1e-4)
-    assert wide[126, 0] > wide[63, 0] > wide[0, 0]
-
-
-def test_geometric_tables_keep_near_and_far():
-    table = random(729, HEADS)
-    small, large = table.view(27, 27, HEADS), resize_relative(table, 127, 'geometric').view(
-        127, 127, HEADS)
-    torch.testing.assert_close(large[62:65, 62:65], small[12:15, 12:15], rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(large[::126, ::126], small[::26, ::26], rtol=1e-4, atol=1e-4)
-    with pytest.raises(CheckpointError, match="use `table_resize='bicubic'`"):
-        resize_relative(table, 13, 'geometric')
-    with pytest.raises(CheckpointError, match='got 730 rows'):
-        resize_relative(random(730, HEADS), 27)
-
-
 def test_beit_tables_go_to_their_blocks():
     shared = beit()
     table = shared['model'][f'rel_pos_bias.{TABLE}']
@@ -291,19 +212,6 @@ def test_beit_bias_is_folded_exactly():
 
     other = torch.cat([q_bias, random(C), v_bias])
     torch.testing.assert_close(attend(folded), attend(other), rtol=0, atol=1e-12)
-
-
-def test_patches_are_resampled():
-    weight = random(C, 3, 14, 14)
-    assert resize_patches(weight, 14) is weight
-    result = convert({'model': timm(side=16, patch=14)}, 'mae', Options(pos_grid=(14, 14)))
-    assert result.resized == {
-        'patch_embed.proj.weight': ((C, 3, 14, 14), (C, 3, 16, 16)),
-        'pos_embed': ((1, 257, C), (1, 196, C))}
-    assert not convert({'model': timm(patch=14)}, 'mae', Options(patch_size=14)).resized.keys() - {
-        'pos_embed'}
-    torch.testing.assert_close(resize_patches(torch.ones(1, 3, 14, 14), 16),
-                               torch.ones(1, 3, 16, 16))
 
 
 def test_layer_scale_of_timm():

@@ -1,13 +1,12 @@
 """Converted detectors and segmentors equal the models that mmdet and mmseg build."""
 from __future__ import annotations
 
-import gzip
-import json
-
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip('mmdet')
+pytest.importorskip('mmpretrain.models')
 pytest.importorskip('mmseg')
 
 from mmengine.config import Config
@@ -19,9 +18,15 @@ from mmdcn.apis.inference import task_scope
 from mmdcn.checkpoints import CheckpointError
 from mmdcn.checkpoints.converters import Options, convert, detect
 from mmdcn.checkpoints.converters.detectors import widen_ref_points
-from tests.helpers import ROOT, reference_path
+from tests.helpers import ROOT
 from tests.mmcls_custom.zoo import downstream_shapes, manifest
+from tests.mmdcn.checkpoints.converters.cases import empty, filled, heads, shapes_of
 
+HEADS = ['mask_rcnn_internimage_t', 'cascade_internimage_l', 'dino_internimage_t',
+         'cbdino_cbinternimage_h', 'mask_rcnn_flash_internimage_t', 'cascade_flash_internimage_l',
+         'dino_flash_internimage_t', 'upernet_internimage_t_ade20k',
+         'segformer_internimage_l_mapillary', 'mask2former_internimage_h_ade20k',
+         'mask2former_flash_internimage_t_ade20k']
 BACKBONE = dict(_delete_=True, type='InternImage', arch='tiny')
 WIDTHS = [64, 128, 256, 512]
 CASES = {
@@ -45,8 +50,7 @@ CHANGES = {
 
 
 def published_shapes(name):
-    table = json.loads(gzip.decompress(
-        reference_path('zoo', 'detector_heads.json.gz').read_bytes()))[name]
+    table = heads()[name]
     family = 'flash_internimage' if 'flash' in name else 'internimage'
     return {**{key: shape for key, (_, shape) in table.items()},
             **{f'backbone.{key}': shape
@@ -90,3 +94,60 @@ def test_widening_needs_the_published_layer():
                 inverse=True)
     plain = convert({'state_dict': {name: torch.ones(4, 8)}}, 'mmdet2')
     assert any('`wide_ref_points=True`' in note for note in plain.notes)
+
+
+@pytest.mark.parametrize('model', HEADS)
+def test_detector_heads_both_ways(model):
+    table = heads()[model]
+    shapes = {old: shape for old, (_, shape) in table.items()}
+    if model.startswith('cb'):
+        shapes |= {key: shape for key, (_, shape) in
+                   heads()['cbinternimage_h_backbone_extra'].items()}
+        shapes['backbone.cb_modules.0.patch_embed.conv1.weight'] = [1]
+    state = empty(shapes)
+    expected = {table[old][0] if old in table and table[old][0] != '=' else old: shape
+                for old, shape in shapes.items()}
+    family, _ = detect(state)
+    assert family.name == ('mmseg0' if 'decode_head.conv_seg.weight' in state
+                           or 'decode_head.cls_embed.weight' in state else 'mmdet2')
+    result = convert({'state_dict': state}, family.name)
+    assert shapes_of(result.state_dict) == expected
+    assert len(result.renamed) == sum(new not in ('=', old) for old, (new, _) in table.items())
+    back = convert({'state_dict': result.state_dict}, family.name, inverse=True)
+    assert shapes_of(back.state_dict) == shapes
+
+
+def test_averaging_buffers_are_dropped():
+    state = {'roi_head.bbox_head.fc_cls.weight': torch.ones(2),
+             'ema_roi_head_bbox_head_fc_cls_weight': torch.zeros(2)}
+    result = convert({'state_dict': state}, 'mmdet2')
+    assert list(result.state_dict) == ['roi_head.bbox_head.fc_cls.weight']
+    assert result.dropped == ['ema_roi_head_bbox_head_fc_cls_weight']
+
+
+def test_chunked_feed_forward_is_the_ordinary_one():
+    shapes = {key: shape for key, (_, shape) in heads()['dino_internimage_g_ffn_example'].items()}
+    state = filled(shapes)
+    result = convert({'state_dict': state}, 'mmdet2')
+    prefix = 'encoder.layers.0.ffn.layers'
+    assert set(result.state_dict) == {f'{prefix}.{part}.{kind}' for part in ('0.0', '1')
+                                      for kind in ('weight', 'bias')}
+    assert set(result.renamed) == set(state)
+    new = {key.removeprefix(f'{prefix}.'): value for key, value in result.state_dict.items()}
+    old = {key.rsplit('.ffns.0.', 1)[1]: value for key, value in state.items()}
+    x = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
+    # The chunks split the hidden width: each goes through its own pair of layers.
+    expected = old['fc2_bias'] + sum(
+        nn.functional.linear(nn.functional.linear(
+            x, old[f'fc1_{i}.weight'], old[f'fc1_{i}.bias']).relu(), old[f'fc2_{i}.weight'])
+        for i in range(4))
+    hidden = nn.functional.linear(x, new['0.0.weight'], new['0.0.bias']).relu()
+    torch.testing.assert_close(nn.functional.linear(hidden, new['1.weight'], new['1.bias']),
+                               expected, rtol=1e-4, atol=1e-2)
+
+
+def test_own_mask2former_of_mmdet():
+    name = 'panoptic_head.transformer_decoder.layers.3.attentions.{}.attn.in_proj_bias'
+    result = convert({'state_dict': {name.format(0): torch.ones(3), name.format(1): torch.ones(3)}},
+                     'mmdet2')
+    assert [key.split('.')[4] for key in result.state_dict] == ['cross_attn', 'self_attn']
