@@ -1,4 +1,4 @@
-"""The CUDA benchmark without a CUDA device: its limits, its records, its messages."""
+"""The benchmark of the operators: its limits, its records, its messages, without a GPU."""
 from __future__ import annotations
 
 import json
@@ -141,22 +141,3 @@ def test_without_a_device_the_tools_end_with_two(capsys: pytest.CaptureFixture[s
     for tool in (bench_ops, bench_backbone):
         assert tool.main(['--device', 'cuda']) == 2
         assert 'torch finds no CUDA device' in capsys.readouterr().err
-
-
-def test_backbone_benchmark_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                       capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(bench_backbone.MODELS, 'flash-internimage-t',
-                        lambda size: bench_backbone.FlashInternImage(arch='pico'))
-    monkeypatch.setattr(bench_backbone.importlib, 'import_module', _no_timm)
-    path = tmp_path / 'speed.json'
-    options = ['--device', 'cpu', '--batch', '1', '--size', '32', '--quick', '--no-compile',
-               '--train', '--models', 'flash-internimage-t', 'timm swin_tiny']
-    assert bench_backbone.main([*options, '--json', str(path)]) == 0
-    assert 'timm is not installed' in capsys.readouterr().out
-    record, missing = json.loads(path.read_text())['records']
-    assert record['eager_images_per_s'] > 0
-    assert 'missing' in missing
-
-
-def _no_timm(name: str) -> None:
-    raise ImportError(name)
