@@ -41,9 +41,10 @@ class LabelMapCheck(DataCheck):
             if labels.ndim != 2:
                 raise UserError('label map', f'{path} of {where} has shape {labels.shape}',
                                 'one channel holding class numbers')
-            values = {label_map.get(int(value), int(value)) for value in np.unique(labels)}
-            if dataset.reduce_zero_label:
+            values = set(np.unique(labels).tolist())
+            if dataset.reduce_zero_label:  # before label_map, as in mmseg's LoadAnnotations
                 values = {ignore if value == 0 else value - 1 for value in values - {255}}
+            values = {label_map.get(value, value) for value in values}
             strange = sorted(values - set(range(num_classes)) - {ignore})
             if strange:
                 raise UserError(

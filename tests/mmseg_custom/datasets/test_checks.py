@@ -57,6 +57,27 @@ def test_strange_values_are_named(tmp_path, values, settings, words):
         LabelMapCheck().check(maps(tmp_path, values, **settings), 'train')
 
 
+def test_subset_of_classes_is_read_as_the_loader_reads_it(tmp_path):
+    from mmseg.datasets import BaseSegDataset
+
+    class Three(BaseSegDataset):
+        METAINFO = dict(classes=('a', 'b', 'c'), palette=[[0, 0, 0]] * 3)
+
+    labels = [[0, 1, 2, 3], [255, 1, 2, 3]]
+    for folder, array in (('images', np.zeros((2, 4, 3))), ('maps', labels)):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / '0.png'), np.array(array, np.uint8))
+    made = Three(data_root=str(tmp_path), data_prefix=dict(img_path='images', seg_map_path='maps'),
+                 img_suffix='.png', metainfo=dict(classes=('c',)), reduce_zero_label=True,
+                 pipeline=[dict(type='mmseg.LoadAnnotations')])
+    assert np.unique(made[0]['gt_seg_map']).tolist() == [0, 255]
+    LabelMapCheck().check(made, 'train')
+    cv2.imwrite(str(tmp_path / 'maps' / '0.png'), np.array([[3, 4]], np.uint8))
+    assert np.unique(made[0]['gt_seg_map']).tolist() == [0, 3]
+    with pytest.raises(UserError, match=r'class numbers 3 \(after reduce_zero_label\)'):
+        LabelMapCheck().check(made, 'train')
+
+
 def test_some_of_many_are_opened_first_and_last_included(tmp_path):
     good = [[0, 1]]
     for bad in (0, 39):
