@@ -37,13 +37,18 @@ def bfloat16_features(model: nn.Module) -> Iterator[None]:
         inner = inner.module
     parts = [part for name in ('backbone', 'neck')
              if isinstance(part := getattr(inner, name, None), nn.Module)]
-    for part in parts:
+    # A forward of the object itself, as an enclosing block gives it one, comes back afterwards.
+    own = [(part, vars(part).get('forward')) for part in dict.fromkeys(parts)]
+    for part, _ in own:
         part.forward = partial(_forward, part.forward)
     try:
         yield
     finally:
-        for part in parts:
-            del part.forward
+        for part, forward in own:
+            if forward is None:
+                del part.forward
+            else:
+                part.forward = forward
 
 
 @OPTIM_WRAPPERS.register_module()

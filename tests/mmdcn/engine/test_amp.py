@@ -52,6 +52,27 @@ def test_forward_is_restored_after_an_error():
     assert 'forward' not in vars(model.backbone) and 'forward' not in vars(model.neck)
 
 
+def test_blocks_nest_and_a_forward_of_the_object_itself_comes_back():
+    model = Net()
+    own = model.neck.forward = lambda x: x + 1
+    with bfloat16_features(model):
+        with bfloat16_features(model):
+            model(torch.randn(2, 4))
+            assert model.inside == [torch.bfloat16, torch.float32]
+        model(torch.randn(2, 4))
+        assert model.inside == [torch.bfloat16, torch.float32]
+    assert 'forward' not in vars(model.backbone) and model.neck.forward is own
+
+
+def test_neck_that_is_the_backbone_is_changed_once():
+    model = Net()
+    model.neck = model.backbone
+    with bfloat16_features(model):
+        model(torch.randn(2, 4))
+        assert model.inside == [torch.bfloat16, torch.bfloat16, torch.float32]
+    assert 'forward' not in vars(model.backbone)
+
+
 def test_wrapped_models_are_looked_through():
     class Tta(BaseTTAModel):
         def merge_preds(self, data_samples_list):
