@@ -34,6 +34,11 @@ def read_zoo(path: str | Path) -> dict[str, Any]:
         zoo = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError('data', f'{path}: {error}') from error
+    if not (isinstance(zoo, dict) and isinstance(zoo.get('sources'), dict)
+            and isinstance(zoo.get('rows'), list) and all(isinstance(row, dict)
+                                                          for row in zoo['rows'])):
+        raise UserError('data', f'got {path} of another form',
+                        'an object with sources by name and a list of rows, all objects')
     for row in zoo['rows']:
         problem = _problem(row, zoo['sources'], path.parents[1])
         if problem:

@@ -45,6 +45,22 @@ def test_a_file_that_is_no_json(tmp_path):
         read_zoo(path)
 
 
+@pytest.mark.parametrize('content', [
+    [], {}, dict(sources={}), dict(rows=[]), dict(sources=[], rows=[]), dict(sources={}, rows={}),
+    dict(sources={}, rows=[3]), 'text', None,
+])
+def test_a_file_of_another_form(tmp_path, content):
+    path = write(tmp_path)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r'zoo\.json of another form, expected an object with sour'):
+        read_zoo(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r'^data is not valid: .*absent\.json.*No such file'):
+        read_zoo(tmp_path / 'docs' / 'absent.json')
+
+
 def test_table_drops_empty_columns_and_prints_zero():
     columns = {'a': lambda row: row, 'none': lambda row: None, 'zero': lambda row: 0}
     assert markdown_table([1, 2], columns).splitlines() == [
