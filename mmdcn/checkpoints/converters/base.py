@@ -212,14 +212,16 @@ def keep_class_rows(result: Conversion, layer: re.Pattern[str], options: Options
     """Cut the class layers, those whose converted names match, to ``options.class_rows``.
 
     Raises:
-        CheckpointError: There is no such layer, or a row beyond it is wanted.
+        CheckpointError: There is no such layer, no row is wanted, or one that it does not have.
     """
     if options.class_rows is None:
         return result
     names = [name for name in result.state_dict if layer.fullmatch(name)]
     count = min((len(result.state_dict[name]) for name in names), default=0)
-    if max(options.class_rows) >= count:
-        raise CheckpointError('class_rows', f'got row {max(options.class_rows)}',
+    wrong = [row for row in options.class_rows if not 0 <= row < count]
+    if wrong or not options.class_rows:
+        got = f'row {max(wrong, key=abs)}' if wrong else 'no row'
+        raise CheckpointError('class_rows', f'got {got}',
                               f'rows below {count}, the classes of the file')
     for name in names:
         result.replace(name, result.state_dict[name][list(options.class_rows)])

@@ -29,6 +29,14 @@ def test_class_rows():
         convert({'state_dict': state}, 'mmseg0', Options(class_rows=(5,)))
 
 
+@pytest.mark.parametrize(('rows', 'got'), [
+    ((), 'no row'), ((-1,), 'row -1'), ((0, 5), 'row 5'), ((1, 7, 5), 'row 7')])
+def test_rows_that_the_file_does_not_have(rows, got):
+    state = {'decode_head.conv_seg.bias': torch.arange(5.)}
+    with pytest.raises(CheckpointError, match=f'got {got}, expected rows below 5'):
+        convert({'state_dict': state}, 'mmseg0', Options(class_rows=rows))
+
+
 def test_wrappers_of_files():
     inner = {'a.weight': torch.ones(2)}
     for wrapped in ({'state_dict': inner}, {'state_dict': {'module': inner}}, {'module': inner},
