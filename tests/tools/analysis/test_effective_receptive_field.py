@@ -1,6 +1,7 @@
 """Effective receptive fields: known ones, the tool, its refusals."""
 from __future__ import annotations
 
+import argparse
 import json
 
 import numpy as np
@@ -98,3 +99,106 @@ def test_bad_options(deformable, tmp_path, capsys, options, words):
     assert erf.main([made.config, 'none', *options, '--out-dir', str(tmp_path / 'out')]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def profile(*counts: int) -> np.ndarray:
+    """A square field whose rows and columns both count as given, summing up to 1."""
+    return np.outer(counts, counts) / sum(counts) ** 2
+
+
+@pytest.mark.parametrize(('layers', 'expected'), [
+    ([dict()], profile(1, 1, 1)),
+    ([dict(), dict()], profile(1, 2, 3, 2, 1)),
+    ([dict(), dict(), dict()], profile(1, 3, 6, 7, 6, 3, 1)),
+    # The second kernel takes steps of two pixels of the image.
+    ([dict(stride=2), dict()], profile(1, 1, 2, 1, 2, 1, 1)),
+    ([dict(dilation=2, padding=2)], profile(1, 0, 1, 0, 1)),
+], ids=['one', 'two', 'three', 'strided', 'dilated'])
+def test_field_of_stacked_convolutions(layers, expected):
+    network = nn.Sequential(*[constant(3, 2 if i else 3, **{'padding': 1, **options})
+                              for i, options in enumerate(layers)])
+    field, = erf.receptive_fields(network, [torch.rand(1, 3, 24, 32)])
+    x, y = map(int, field.center)
+    reach = len(expected) // 2
+    near = field.map[y - reach:y + reach + 1, x - reach:x + reach + 1]
+    np.testing.assert_allclose(near, expected, rtol=1e-6)
+    assert field.map.sum() == pytest.approx(near.sum())
+
+
+def test_contributions_are_absolute():
+    layer = constant(3, padding=1)
+    with torch.no_grad():
+        layer.weight[:, :, 0] = -2
+        layer.bias.fill_(100)
+    field, = erf.receptive_fields(layer, [torch.rand(1, 3, 9, 9)])
+    assert field.map[3, 3:6] == pytest.approx([2 / 12] * 3)
+    assert field.map[4:6, 3:6] == pytest.approx(np.full((2, 3), 1 / 12))
+
+
+def test_channels_below_zero_do_not_count():
+    layer = constant(3, padding=1)
+    with torch.no_grad():
+        layer.weight[0, :, :, 1:] = 0
+        layer.bias[1] = -100
+    field, = erf.receptive_fields(layer, [torch.rand(1, 3, 9, 9)])
+    assert np.argwhere(field.map > 0).tolist() == [[3, 3], [4, 3], [5, 3]]
+
+
+def test_images_count_by_their_gradients():
+    """An image whose middle is below zero adds nothing; the others give the field."""
+    image = torch.rand(1, 3, 9, 9)
+    alone, = erf.receptive_fields(constant(3, padding=1), [image])
+    both, = erf.receptive_fields(constant(3, padding=1), [-10 - image, image])
+    np.testing.assert_allclose(both.map, alone.map)
+
+
+def uniform(height: int, width: int, center: tuple[float, float]) -> erf.Field:
+    return erf.Field('stage 1', 1, center, np.full((height, width), 1 / (height * width)))
+
+
+@pytest.mark.parametrize(('center', 'share', 'pixels'), [
+    ((2, 2), 1 / 25, 1), ((2, 2), 9 / 25, 9), ((2, 2), 9.1 / 25, 25), ((2, 2), 1.0, 25),
+    # In a corner the square ends where the image does.
+    ((0, 0), 1 / 25, 1), ((0, 0), 4 / 25, 4), ((0, 0), 5 / 25, 9), ((4, 2), 6 / 25, 6),
+    # Between four pixels.
+    ((1.5, 1.5), 1 / 25, 4), ((1.5, 1.5), 5 / 25, 16),
+])
+def test_side_of_the_least_square(center, share, pixels):
+    field = uniform(5, 5, center)
+    assert erf.side_of_share(field, share) == pytest.approx((pixels / 25) ** 0.5)
+
+
+def test_side_is_relative_to_the_area_of_the_image():
+    assert erf.side_of_share(uniform(4, 16, (8, 2)), 0.01) == pytest.approx((1 / 64) ** 0.5)
+    # Rows -2..1 and columns -2..2: what lies beyond the upper and lower border is left out.
+    assert erf.side_of_share(uniform(4, 16, (8, 2)), 13 / 64) == pytest.approx((20 / 64) ** 0.5)
+
+
+def test_all_of_a_field_is_within_the_image_in_spite_of_rounding():
+    field = uniform(30, 30, (15, 15))
+    field.map *= 1 - 1e-7
+    assert erf.side_of_share(field, 1.0) == 1.0
+
+
+def test_noise_depends_on_the_seed_alone():
+    def draw(**changes):
+        options = dict(noise=2, size=[32, 40], seed=0, device='cpu') | changes
+        return list(erf._inputs(None, [], argparse.Namespace(**options)))
+
+    first = draw()
+    assert [image.shape for image in first] == [(1, 3, 32, 40)] * 2
+    assert not torch.equal(*first)
+    assert all(torch.equal(*pair) for pair in zip(first, draw(), strict=True))
+    assert not torch.equal(first[0], draw(seed=1)[0])
+    assert draw(size=None)[0].shape == (1, 3, 224, 224)
+
+
+def test_photographs_are_resized_where_a_size_is_given():
+    photo = torch.full((1, 3, 50, 60), 0.25)
+    predictor = argparse.Namespace(read=lambda path: photo)
+    options = argparse.Namespace(noise=0, size=[32, 48])
+    resized, = erf._inputs(predictor, ['x.jpg'], options)
+    assert resized.shape == (1, 3, 32, 48)
+    torch.testing.assert_close(resized, torch.full_like(resized, 0.25))
+    options.size = None
+    assert list(erf._inputs(predictor, ['x.jpg'], options)) == [photo]
