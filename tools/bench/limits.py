@@ -18,7 +18,7 @@ class Device:
     Attributes:
         name: As the driver gives it.
         memory: Bytes per second that a good kernel gets from its memory.
-        l1: Bytes per second of all L1 caches together.
+        l1: Bytes per second of all L1 caches together; 0 where the clock is unknown.
         source: Where ``memory`` comes from.
     """
 
@@ -67,5 +67,5 @@ def gathered_bytes(queries: int, points: int, channels: int, dtype: torch.dtype)
 
 
 def seconds(device: Device, compulsory: int, gathered: int) -> tuple[float, float]:
-    """Least time by memory and by L1."""
-    return compulsory / device.memory, gathered / device.l1
+    """Least time by memory and by L1; 0 where the speed of L1 is unknown."""
+    return compulsory / device.memory, gathered / device.l1 if device.l1 else 0.0
