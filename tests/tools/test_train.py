@@ -154,23 +154,3 @@ def test_two_processes(tmp_path):
     assert done.stdout.count('train.py: done in') == 1
     assert '1 images skipped' in done.stdout
     assert (tmp_path / 'work' / 'iter_4.pth').is_file()
-
-
-@pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
-def test_launch_scripts_say_how_to_use_them(script):
-    done = subprocess.run([str(ROOT / 'tools' / f'{script}.sh')], capture_output=True, text=True)
-    first = 'CONFIG' if script.startswith('dist') else 'PARTITION'
-    assert done.returncode == 2 and f'{script}.sh {first}' in done.stderr
-
-
-def test_slurm_script_passes_everything_on(tmp_path):
-    srun = tmp_path / 'srun'
-    srun.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
-    srun.chmod(0o755)
-    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16',
-           'SRUN_ARGS': '--qos low', 'PYTHON': 'python3'}
-    done = subprocess.run([str(ROOT / 'tools' / 'slurm_train.sh'), 'part', 'job', 'c.py', '--amp',
-                           '--cfg-options', 'a=[1, 2]'], env=env, capture_output=True, text=True)
-    words = done.stdout.splitlines()
-    assert {'part', '--ntasks=16', '--ntasks-per-node=8', '--gres=gpu:8', '--qos'} < set(words)
-    assert words[-6:] == ['c.py', '--launcher', 'slurm', '--amp', '--cfg-options', 'a=[1, 2]']
