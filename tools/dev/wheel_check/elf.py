@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_DYNAMIC, _DYNSYM, _VERSYM, _VERNEED = 6, 11, 0x6fffffff, 0x6ffffffe
+_DYNAMIC, _NO_BITS, _DYNSYM, _VERSYM, _VERNEED = 6, 8, 11, 0x6fffffff, 0x6ffffffe
 _NEEDED, _RPATH, _RUNPATH = 1, 15, 29
 _UNDEFINED, _LOCAL, _WEAK = 0, 0, 2
 
@@ -47,6 +47,12 @@ class Elf:
     def __init__(self, data: bytes) -> None:
         if data[:6] != b'\x7fELF\x02\x01' or len(data) < 64:
             raise ElfError('got no little-endian ELF64 file')
+        try:
+            self._read(data)
+        except (struct.error, IndexError, ValueError) as error:
+            raise ElfError(f'got a damaged file: {error}') from error
+
+    def _read(self, data: bytes) -> None:
         self._sections = list(self._read_sections(data))
         dynamic = self._one(_DYNAMIC, 'dynamic section')
         strings = self._sections[dynamic.link].data
@@ -67,7 +73,9 @@ class Elf:
         for i in range(count):
             _, kind, _, _, start, length, link, _, _, _ = struct.unpack_from(
                 '<IIQQQQIIQQ', data, offset + i * size)
-            yield _Section(kind, b'' if kind == 8 else data[start:start + length], link)
+            if kind != _NO_BITS and start + length > len(data):
+                raise ElfError('got a file that is cut off')
+            yield _Section(kind, b'' if kind == _NO_BITS else data[start:start + length], link)
 
     def _one(self, kind: int, name: str) -> _Section:
         found = [section for section in self._sections if section.kind == kind]
