@@ -10,7 +10,7 @@ share no photograph and no handwritten digit.
 Classes (importable from ``tools/mini_data/classes.py``):
 
 - coco: circle, digit_2, digit_4, digit_6, ring, square, star, triangle
-- imagenet: circle, cross, digit_2, digit_3, digit_4, digit_6, ring, square, star, triangle
+- imagenet: circle, cross, digit_2, digit_4, ring, square, star, triangle
 - ade: background, circle, digit_2, digit_4, ring, square, star, triangle; 0 on disk is void,
   so configs say ``reduce_zero_label=True``
 
