@@ -135,7 +135,7 @@ def test_pixels_without_weights_do_not_spoil_the_mean():
 
 
 def test_images_count_by_their_samples():
-    got = summary(sampling_of([1.0] * 3), sampling_of([5.0]))
+    got = summary(sampling_of([5.0]), sampling_of([1.0] * 3))
     assert got['offset_mean'] == 2 and got['offset_max'] == 5
 
 

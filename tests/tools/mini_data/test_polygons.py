@@ -147,6 +147,17 @@ def test_holes_of_less_than_two_pixels_are_filled() -> None:
     assert to_polygons(mask) == whole
 
 
+@pytest.mark.parametrize('small_first', [False, True])
+def test_small_holes_do_not_hide_large_ones(small_first: bool) -> None:
+    mask = rectangle(16, 16, slice(4, 60), slice(4, 60))
+    mask[24:40, 24:40] = False
+    for left in (10, 50):
+        mask[(10 if small_first else 50):, left:left + 3][:3] = False
+    polygons = to_polygons(mask)
+    assert not fill(polygons, mask.shape)[26:38, 26:38].any()
+    assert len(polygons) == 2
+
+
 def random_mask(seed: int, height: int, width: int) -> np.ndarray:
     draw_ = np.random.default_rng(seed)
     return draw_.random((height, width)) < draw_.random()
