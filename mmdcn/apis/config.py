@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from mmdcn.engine import packages  # noqa: F401  (bases of mmseg resolve)
 from mmdcn.errors import UserError, suggest
 
 
