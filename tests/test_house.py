@@ -17,7 +17,8 @@ PLUGINS = {'mmcls_custom', 'mmdet_custom', 'mmseg_custom', 'mmdet3d_custom'}
 # What other plug-ins and the tools may import of a plug-in.
 SHARED = {'mmcls_custom.backbones', 'mmcls_custom.necks'}
 # The rooms of mmdcn; each may import those before it.
-ROOMS = ('errors', 'traits', 'checkpoints', 'data', 'layers', 'analysis', 'engine', 'apis')
+ROOMS = ('errors', 'writing', 'traits', 'checkpoints', 'data', 'layers', 'analysis', 'engine',
+         'apis')
 # What may be imported of OpenMMLab; general libraries are free.
 TASK_RULES = {
     'mmdcn': {'mmengine', 'mmcv'},

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
+from torch import nn
 
 from mmdcn.data.files import check_files
 from mmdcn.errors import UserError
@@ -32,6 +33,18 @@ class DataCheck:
 
         Raises:
             UserError: They disagree; the message is a readable difference.
+        """
+
+    def check_model(self, model: nn.Module, dataset: Any, where: str) -> None:
+        """Compare the heads of the model with the classes of a built leaf data set.
+
+        Args:
+            model: The whole model, wrapped or not.
+            dataset: Data set without wrappers.
+            where: Its key path in the config, for the message.
+
+        Raises:
+            UserError: A head predicts another number of classes.
         """
 
     def explain(self, dataset_cfg: dict[str, Any], where: str, error: Exception) -> None:
@@ -152,6 +165,18 @@ def _recount(dataset: Any) -> None:
             dataset.full_init()
         if hasattr(dataset, 'num_samples'):
             dataset.num_samples = len(dataset.dataset)
+
+
+def check_model(model: nn.Module, dataset: Any, where: str) -> None:
+    """Compare the heads of a model with the classes of every leaf of a data set.
+
+    Raises:
+        UserError: A head predicts another number of classes.
+    """
+    for leaf in leaves(dataset):
+        check = find_check(type(leaf))
+        if check is not None:
+            check.check_model(model, leaf, where)
 
 
 def compare_classes(config: list[str], found: list[str], where: str, source: str) -> None:

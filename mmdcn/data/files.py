@@ -4,13 +4,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 _SHOWN = 5
 _PATH_KEYS = ('img_path', 'seg_map_path')
@@ -72,6 +73,56 @@ def check_files(dataset: Any) -> Findings:
     findings.bad_samples = sorted({index for path in (*findings.missing, *findings.damaged)
                                    for index in samples[path]})
     return findings
+
+
+@dataclass(frozen=True, slots=True)
+class ImageHeader:
+    """What an image file says of itself before its pixels.
+
+    Attributes:
+        width: Columns as stored, before any rotation.
+        height: Rows as stored.
+        orientation: EXIF orientation 1 to 8; 1, upright, where the file has none.
+    """
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """Width and height as viewers, and OpenCV unless told otherwise, show the picture."""
+        turned = self.orientation >= 5
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+
+def read_header(path: str) -> ImageHeader | None:
+    """Size and orientation of an image file without decoding it; None where it is no image.
+
+    Raises:
+        PIL.Image.DecompressionBombError: It has more pixels than PIL opens.
+    """
+    try:
+        with Image.open(path) as image:
+            exif = Image.Exif()
+            # image.getexif() would decode a whole PNG to look for it.
+            exif.load(image.info.get('exif') or b'')
+            orientation = exif.get(ExifTags.Base.Orientation, 1)
+            return ImageHeader(*image.size, orientation if orientation in range(1, 9) else 1)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+        return None
+
+
+def read_headers(paths: Sequence[str]) -> dict[str, ImageHeader | None]:
+    """:func:`read_header` of many files, in threads."""
+    found: dict[str, ImageHeader | None] = {}
+    portions = [paths[i:i + _PORTION] for i in range(0, len(paths), _PORTION)]
+    with warnings.catch_warnings(), ThreadPoolExecutor(_THREADS) as pool:
+        warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+        headers = pool.map(lambda portion: [read_header(path) for path in portion], portions)
+        for portion, part in _progress(zip(portions, headers, strict=True), len(portions)):
+            found.update(zip(portion, part, strict=True))
+    return found
 
 
 def _listing(folder: str) -> set[str]:

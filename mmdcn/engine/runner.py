@@ -34,7 +34,7 @@ from mmdcn.checkpoints import (
     pack_training_state,
     read_checkpoint,
 )
-from mmdcn.data.checks import build_dataset, check_together
+from mmdcn.data.checks import build_dataset, check_model, check_together
 from mmdcn.errors import UserError
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
@@ -128,6 +128,7 @@ class CheckedRunner(Runner):
             if loader is None:
                 continue
             dataset = build_dataset(loader['dataset'], f'{name}.dataset')
+            check_model(self.model, dataset, f'{name}.dataset')
             if not trust_data:
                 dropped = check_together(dataset, f'{name}.dataset', skip_bad,
                                          self.logger.warning)

@@ -1,9 +1,12 @@
 """Missing and cut-off files are found; whole files and other kinds pass."""
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
-from mmdcn.data.files import check_files, image_problem
+from mmdcn.data.files import check_files, image_problem, read_header, read_headers
 from tests.mmdcn.data.images import Images, write_images
 
 
@@ -50,3 +53,28 @@ def test_description_is_short(tmp_path):
 
 def test_remote_paths_are_left_alone():
     assert not check_files(Images(['s3://bucket/1.jpg'])).bad_samples
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp'])
+@pytest.mark.parametrize('orientation', [None, 1, 3, 6, 8, 77])
+def test_header_tells_size_and_orientation_as_opencv_shows_it(tmp_path, suffix, orientation):
+    path = tmp_path / f'a{suffix}'
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path, exif=exif)
+    header = read_header(str(path))
+    assert (header.width, header.height) == (6, 4)
+    assert header.orientation == (orientation if orientation in (1, 3, 6, 8) else 1)
+    assert header.upright_size == cv2.imread(str(path)).shape[1::-1]
+    assert read_headers([str(path)] * 300) == {str(path): header}
+
+
+def test_no_header_where_there_is_no_image(tmp_path, monkeypatch):
+    (tmp_path / 'a.jpg').write_bytes(b'no image')
+    assert read_header(str(tmp_path / 'a.jpg')) is None
+    assert read_header(str(tmp_path / 'absent.jpg')) is None
+    Image.fromarray(np.zeros((30, 30), np.uint8)).save(tmp_path / 'big.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
+    with pytest.raises(Image.DecompressionBombError):
+        read_header(str(tmp_path / 'big.png'))
