@@ -16,6 +16,8 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 _SHOWN = 5
 _PATH_KEYS = ('img_path', 'seg_map_path')
 _THREADS = 16
+# Whose EXIF orientation OpenCV heeds; it shows WebP as stored.
+_TURNED = ('JPEG', 'MPO', 'PNG')
 _PORTION = 256
 
 
@@ -82,7 +84,8 @@ class ImageHeader:
     Attributes:
         width: Columns as stored, before any rotation.
         height: Rows as stored.
-        orientation: EXIF orientation 1 to 8; 1, upright, where the file has none.
+        orientation: EXIF orientation 1 to 8; 1, upright, where the file has none or OpenCV does
+            not heed it.
     """
 
     width: int
@@ -106,7 +109,8 @@ def read_header(path: str) -> ImageHeader | None:
         with Image.open(path) as image:
             exif = Image.Exif()
             # image.getexif() would decode a whole PNG to look for it.
-            exif.load(image.info.get('exif') or b'')
+            if image.format in _TURNED:
+                exif.load(image.info.get('exif') or b'')
             orientation = exif.get(ExifTags.Base.Orientation, 1)
             return ImageHeader(*image.size, orientation if orientation in range(1, 9) else 1)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
