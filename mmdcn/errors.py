@@ -40,3 +40,9 @@ def suggest(name: str, known: Iterable[str]) -> str:
     """``did you mean A or B?`` for names close to ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     return f'did you mean {" or ".join(close)}?' if close else ''
+
+
+def shorten_text(text: str, limit: int = 300) -> str:
+    """A text of others in one line of at most ``limit`` characters."""
+    line = ' '.join(text.split())
+    return line if len(line) <= limit else f'{line[:limit - 4]} ...'

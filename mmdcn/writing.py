@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_PART = re.compile(r'\..*\.\d+\.part(\.\w+)?')
 
 
 @contextmanager
@@ -51,3 +54,10 @@ def sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(handle)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what killed processes left of files that :func:`whole_file` was writing there."""
+    for path in folder.glob('.*.part*'):
+        if _PART.fullmatch(path.name):
+            path.unlink(missing_ok=True)

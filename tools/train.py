@@ -14,11 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmdcn.apis import cli, config, launch  # noqa: E402
 from mmdcn.engine.build_errors import readable_errors  # noqa: E402
-from mmdcn.engine.runner import (  # noqa: E402
-    CheckedRunner,
-    find_checkpoint,
-    restore_on_error,
-)
+from mmdcn.engine.runner import CheckedRunner, restore_on_error  # noqa: E402
+from mmdcn.engine.saving import resumable_checkpoints  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,7 +44,9 @@ def train(args: argparse.Namespace) -> int:
         config.set_auto_scale_lr(cfg)
     if args.resume:
         cfg.resume = True
-        cfg.load_from = find_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+        if args.resume == 'auto':
+            resumable_checkpoints(cfg.work_dir)  # refuses an empty folder before anything is built
     if cfg.get('load_from'):
         config.check_file(cfg.load_from, 'resume' if args.resume else 'load_from')
     launch.start_launcher(args.launcher, cfg)

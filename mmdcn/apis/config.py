@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from torch.utils.data import DataLoader
 
 from mmdcn.engine import packages  # noqa: F401  (bases of mmseg resolve)
 from mmdcn.errors import UserError, suggest
@@ -68,15 +70,26 @@ def _apply_option(cfg: Config, option: str) -> None:
         elif isinstance(node, dict) and ('type' in node or not node):
             # New arguments are for the constructor to judge, which knows those with a default.
             node.setdefault(part, ConfigDict())
+        elif isinstance(node, dict) and part in (unnamed := _unnamed('.'.join(parts[:depth]))):
+            node.setdefault(part, ConfigDict(unnamed[part]))
         elif not isinstance(node, dict) or part not in node:
             above = '.'.join(parts[:depth]) or 'the config'
-            known = list(node) if isinstance(node, dict) else []
+            known = [*node, *_unnamed(above)] if isinstance(node, dict) else []
             raise UserError('cfg_options', f'got {key!r}', f'a key of {above}',
                             suggest(part, known) or f'it has {", ".join(known)}')
         if depth == len(parts) - 1:
             node[part] = ConfigDict(value) if isinstance(value, dict) else value
         else:
             node = node[part]
+
+
+def _unnamed(above: str) -> dict[str, dict[str, Any]]:
+    """What exists below a key though the config need not name it."""
+    if above == 'default_hooks':
+        return {'finite_loss': {'type': 'FiniteLossHook'}}
+    if above.endswith('_dataloader'):
+        return {name: {} for name in inspect.signature(DataLoader).parameters}
+    return {}
 
 
 def _parse_value(key: str, text: str) -> Any:

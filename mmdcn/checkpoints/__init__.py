@@ -1,6 +1,7 @@
 """Checkpoints: safe reading and writing, and a report of how well one fits a model."""
 from mmdcn.checkpoints.loading import (
     CheckpointError,
+    DamagedCheckpointError,
     UnsafeCheckpointError,
     read_checkpoint,
 )
@@ -13,6 +14,7 @@ from mmdcn.checkpoints.writing import save_checkpoint
 __all__ = [
     'CheckedPretrainedInit',
     'CheckpointError',
+    'DamagedCheckpointError',
     'LoadingPolicy',
     'MatchReport',
     'UnsafeCheckpointError',

@@ -32,6 +32,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, damaged, unsafe, or belongs to another model."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A file is no whole checkpoint: cut off, empty, or something else."""
+
+
 class UnsafeCheckpointError(CheckpointError):
     """A checkpoint holds more than tensors and plain data."""
 
@@ -249,14 +253,14 @@ def _beyond_plain_data(error: Exception) -> str:
     return ''
 
 
-def _damaged(path: Path, error: Exception) -> CheckpointError:
+def _damaged(path: Path, error: Exception) -> DamagedCheckpointError:
     """The error for a file at which a parser failed."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     reason = lines[0].split('. ')[0]
     return _unreadable(path, reason, 'it may be cut off: copy or download it again')
 
 
-def _unreadable(path: Path, reason: str, remedy: str) -> CheckpointError:
-    return CheckpointError(
+def _unreadable(path: Path, reason: str, remedy: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
         'checkpoint', f'{path} ({path.stat().st_size} bytes) cannot be read ({reason})',
         'a file of torch.save or safetensors', remedy)

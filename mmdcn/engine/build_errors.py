@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +12,12 @@ from mmengine import registry as mmengine_registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mmdcn.errors import UserError, suggest
+from mmdcn.engine.run_errors import explain_run_error
+from mmdcn.errors import UserError, shorten_text, suggest
+
+# What constructors raise about their arguments.
+_OF_ARGUMENTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
+                 TypeError, ValueError)
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
@@ -79,7 +85,24 @@ def explain_build_error(error: Exception, cfg: dict[str, Any]) -> UserError | No
     missing = re.search(r'([\w.]+)\(\) missing \d+ required \S+ argument.*', text)
     if isinstance(error, TypeError) and missing:
         return UserError('config', missing.group(0), remedy='add it to the config')
-    return None
+    return _refused_arguments(error, cfg)
+
+
+def _refused_arguments(error: Exception, cfg: dict[str, Any]) -> UserError | None:
+    """The error for what a constructor raised, named with its class; None outside of them."""
+    if not isinstance(error, _OF_ARGUMENTS):
+        return None
+    frames = list(traceback.walk_tb(error.__traceback__))
+    built = [frame.f_locals.get('obj_cls') for frame, _ in frames
+             if frame.f_code.co_name == 'build_from_cfg']
+    if not built or built[-1] is None:
+        return None
+    name = built[-1].__name__
+    frame, line = frames[-1]
+    text = f'{type(error).__name__}: {error}' if str(error) else type(error).__name__
+    return UserError('config', f'{name}{_key_paths(cfg, name)} refuses its arguments '
+                     f'({shorten_text(text)})', remedy='correct them in the config',
+                     details=f'raised at {frame.f_code.co_filename}:{line}')
 
 
 def _parameters(error: Exception) -> list[str]:
@@ -104,13 +127,13 @@ def _parameters(error: Exception) -> list[str]:
 
 @contextmanager
 def readable_errors(cfg: Config) -> Iterator[None]:
-    """Turn errors of the config into UserError; others pass unchanged."""
+    """Turn errors of the config, its data and the machine into UserError; others pass."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        explained = explain_build_error(error, cfg._cfg_dict)
+        explained = explain_run_error(error) or explain_build_error(error, cfg._cfg_dict)
         if explained is None:
             raise
         raise explained from error

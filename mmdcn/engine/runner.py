@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, MMDistributedDataParallel, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -27,14 +27,17 @@ from mmengine.registry import (
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmdcn.checkpoints import (
     CheckpointError,
+    DamagedCheckpointError,
     load_state_dict,
     pack_training_state,
     read_checkpoint,
 )
 from mmdcn.data.checks import build_dataset, check_model, check_together
+from mmdcn.engine.saving import resumable_checkpoints
 from mmdcn.errors import UserError
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
@@ -89,8 +92,11 @@ class CheckedRunner(Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> CheckedRunner:
-        """Build the runner of a config."""
+        """Build the runner of a config; without a data loader for validation there is none."""
         import_task_modules(cfg.get('default_scope', 'mmengine'))
+        for mode in ('val', 'test'):
+            if cfg.get(f'{mode}_dataloader') is None:
+                cfg[f'{mode}_cfg'] = cfg[f'{mode}_evaluator'] = None
         runner = super().from_cfg(cfg)
         for handler, level in zip(runner._screen, runner._screen_levels, strict=True):
             handler.setLevel(level)
@@ -140,6 +146,21 @@ class CheckedRunner(Runner):
             loader['dataset'] = {'type': lambda dataset=dataset: dataset}
         return skipped
 
+    def register_default_hooks(self, hooks: dict[str, Any] | None = None) -> None:
+        """Register mmengine's hooks and the one that stops at a loss which is not finite."""
+        hooks = {'finite_loss': {'type': 'FiniteLossHook'}, **(hooks or {})}
+        if hooks['finite_loss'] is None:
+            del hooks['finite_loss']
+        super().register_default_hooks(hooks)
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader; what only worker processes have is dropped where there are none."""
+        if isinstance(dataloader, dict) and dataloader.get('num_workers') == 0:
+            dataloader = {key: value for key, value in dataloader.items()
+                          if key not in ('persistent_workers', 'prefetch_factor', 'timeout')}
+        return Runner.build_dataloader(dataloader, *args, **kwargs)
+
     def build_optim_wrapper(self, optim_wrapper: Any) -> OptimWrapper:
         """Build the optimizer wrapper, naming an unknown optimizer."""
         name = optim_wrapper.get('optimizer', {}).get('type') \
@@ -162,6 +183,29 @@ class CheckedRunner(Runner):
         options.pop('type', None)
         options.setdefault('find_unused_parameters', self.cfg.get('find_unused_parameters', False))
         return MMDistributedDataParallel(module=model, **options)
+
+    def load_or_resume(self) -> None:
+        """Load weights, or continue from a file or the newest whole checkpoint of the work folder.
+
+        Raises:
+            CheckpointError: None can be read, or the one that can does not fit.
+        """
+        if self._has_loaded or not self._resume or self._load_from is not None:
+            super().load_or_resume()
+            return
+        outcome: list[Any] = [resumable_checkpoints(self.work_dir) if is_main_process() else None]
+        broadcast_object_list(outcome)
+        first_error = None
+        for path in outcome[0]:
+            try:
+                self.resume(path)
+            except DamagedCheckpointError as error:
+                first_error = first_error or error
+                self.logger.warning(f'passed over: {error}')
+            else:
+                self.logger.info(f'continued from {path}')
+                return
+        raise first_error
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Continue from a checkpoint of this runner; arguments as mmengine's.
@@ -227,19 +271,6 @@ def import_task_modules(scope: str) -> None:
                 registry.import_from_location()
 
 
-def find_checkpoint(work_dir: str) -> str:
-    """Path of the last checkpoint written into a work folder.
-
-    Raises:
-        UserError: There is none.
-    """
-    note = Path(work_dir) / 'last_checkpoint'
-    if not note.is_file():
-        raise UserError('resume', f'{work_dir} holds no checkpoint to continue from',
-                        remedy="drop `resume`, or name the file: `resume='PATH'`")
-    return note.read_text().strip()
-
-
 @contextmanager
 def restore_on_error(work_dir: str, begun: Callable[[], bool]) -> Iterator[None]:
     """Take away what was newly put into a folder if the block fails before the run has begun."""
@@ -259,5 +290,6 @@ def restore_on_error(work_dir: str, begun: Callable[[], bool]) -> Iterator[None]
                 shutil.rmtree(first_new)
             for name in set(os.listdir(folder)) - before if existed else ():
                 path = folder / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                is_folder = path.is_dir() and not path.is_symlink()
+                shutil.rmtree(path) if is_folder else path.unlink()
         raise

@@ -126,6 +126,33 @@ def test_unknown_type_or_key(refused, classifier, old, new, words):
         assert word in message
 
 
+@pytest.mark.parametrize(('old', 'new', 'words'), [
+    ("type='SGD', lr=0.01", "type='SGD', lr=-1.0",
+     ['SGD at optim_wrapper.optimizer.type', 'refuses its arguments', 'raised at']),
+    ('max_iters=4', 'max_iters=4.5', ['IterBasedTrainLoop', 'max_iters']),
+    ('val_interval=4', "dynamic_intervals='often'", ['IterBasedTrainLoop at train_cfg.type']),
+    ('widen_factor=0.1', "widen_factor='wide'", ['MobileNetV2 at model.backbone.type']),
+])
+def test_arguments_that_a_constructor_refuses(refused, classifier, old, new, words):
+    edit(classifier, old, new)
+    message = refused(train.main, classifier)
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(('edits', 'words'), [
+    ([('scale=64', 'scale=32'), ('batch_size=2', 'batch_size=1')],
+     'batch normalisation got a single value per channel'),
+    ([('in_channels=1280', 'in_channels=640')], 'a linear layer 640x2 got an input 2x1280'),
+])
+def test_what_the_first_iteration_cannot_do(classifier, tmp_path, capsys, edits, words):
+    for old, new in edits:
+        edit(classifier, old, new)
+    assert train.main([str(classifier), '--work-dir', str(tmp_path / 'work')]) == 2
+    message = capsys.readouterr().err
+    assert words in message and 'Traceback' not in message
+
+
 def test_missing_option_values(refused, classifier, tmp_path):
     assert 'tta_model' in refused(test.main, classifier, write_checkpoint(tmp_path), '--tta')
     edit(classifier, 'base_batch_size=16', 'batch=16')

@@ -154,3 +154,27 @@ def test_two_processes(tmp_path):
     assert done.stdout.count('train.py: done in') == 1
     assert '1 images skipped' in done.stdout
     assert (tmp_path / 'work' / 'iter_4.pth').is_file()
+
+
+@pytest.mark.parametrize('options', [
+    ['val_dataloader=None'],
+    ['train_dataloader.persistent_workers=True', 'train_dataloader.prefetch_factor=2',
+     'val_dataloader.persistent_workers=True', 'test_dataloader=None'],
+])
+def test_options_of_data_loaders_that_simply_work(tmp_path, options):
+    run(tiny.make_classifier(tmp_path / 'data'), tmp_path / 'work', '--cfg-options', *options)
+
+
+def test_a_loss_of_nan_is_an_error_unless_skipped(tmp_path, capsys):
+    config = tiny.make_classifier(tmp_path / 'data')
+    argv = [str(config), '--work-dir', str(tmp_path / 'work'), '--seed', '0', '--cfg-options',
+            'optim_wrapper.optimizer.lr=1e30']
+    assert train.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert 'done in' not in out and 'Traceback' not in err
+    assert 'NaN or infinite' in err and 'iteration 2' in err and '.jpg' in err
+    assert '--cfg-options default_hooks.finite_loss.action=skip' in err
+    assert not list((tmp_path / 'work').glob('*.pth'))
+    assert train.main([*argv, 'default_hooks.finite_loss.action=skip',
+                       'default_hooks.finite_loss.max_in_a_row=2']) == 2
+    assert 'iteration 3' in capsys.readouterr().err

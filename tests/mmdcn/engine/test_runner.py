@@ -1,31 +1,18 @@
 """The runner's own parts, with a model of two layers where one is needed."""
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
-from torch import nn
 
 from mmdcn.checkpoints import CheckpointError, loading_policy
 from mmdcn.engine import runner
-from mmdcn.engine.runner import CheckedRunner, find_checkpoint, restore_on_error
+from mmdcn.engine.runner import CheckedRunner, restore_on_error
 from mmdcn.errors import UserError
-from tests.mmdcn.data.images import Images, write_images
+from tests.mmdcn.data.images import write_images
+from tests.mmdcn.engine.conftest import ToyImages
 
 WHOLE = dict(meta=dict(epoch=1, iter=10),
              message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}))
-
-
-def test_last_checkpoint_is_found_by_its_note(tmp_path):
-    with pytest.raises(UserError, match='holds no checkpoint to continue from') as caught:
-        find_checkpoint(str(tmp_path))
-    assert caught.value.name == 'resume'
-    (tmp_path / 'last_checkpoint').write_text('somewhere/iter_4.pth\n')
-    assert find_checkpoint(str(tmp_path)) == 'somewhere/iter_4.pth'
 
 
 @pytest.mark.parametrize(('change', 'words'), [
@@ -85,54 +72,6 @@ def test_what_succeeds_stays(tmp_path):
     with restore_on_error(str(tmp_path / 'a'), lambda: False):
         (tmp_path / 'a').mkdir()
     assert (tmp_path / 'a').is_dir()
-
-
-class Toy(BaseModel):
-    """Two layers; what the data set says is not looked at."""
-
-    def __init__(self, width=3):
-        super().__init__()
-        self.first, self.last = nn.Linear(2, width), nn.Linear(width, 1)
-
-    def forward(self, inputs=None, mode='loss', **kwargs):
-        return {'loss': self.last(self.first(torch.ones(1, 2))).square().sum()}
-
-
-class ToyImages(Images):
-    """Images by their folder, as a config can name it."""
-
-    built = 0
-
-    def __init__(self, folder, **options):
-        type(self).built += 1
-        super().__init__(sorted(Path(folder).iterdir()), **options)
-
-    def prepare_data(self, idx):
-        return {'inputs': torch.zeros(1)}
-
-
-@pytest.fixture
-def make(tmp_path, monkeypatch):
-    """Function that builds a runner; keywords replace entries of its config."""
-    monkeypatch.setitem(MODELS.module_dict, 'Toy', Toy)
-    monkeypatch.setitem(DATASETS.module_dict, 'ToyImages', ToyImages)
-    write_images(tmp_path / 'images', 4)
-    monkeypatch.setattr(ToyImages, 'built', 0)
-
-    def loader(folder='images'):
-        return dict(batch_size=1, num_workers=0, sampler=dict(type='InfiniteSampler'),
-                    dataset=dict(type='ToyImages', folder=str(tmp_path / folder)))
-
-    def build(**change):
-        return CheckedRunner.from_cfg(Config({**dict(
-            default_scope='mmengine', model=dict(type='Toy'), work_dir=str(tmp_path / 'work'),
-            train_dataloader=loader(), log_processor=dict(by_epoch=False), log_level='ERROR',
-            train_cfg=dict(type='IterBasedTrainLoop', max_iters=2),
-            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
-            default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=2,
-                                               by_epoch=False))), **change}))
-    build.loader = loader
-    return build
 
 
 @pytest.fixture
