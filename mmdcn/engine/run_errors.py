@@ -42,7 +42,7 @@ _KNOWN: list[tuple[type[Exception], str, str, str, str, str]] = [
     (RuntimeError, r'DataLoader worker \(pid\(?s?\)? ?[\d, ]+\) (is killed by signal|exited '
      r'unexpectedly)', 'num_workers', 'a process that loads data died ({0})', '',
      'most often memory ran out: lower num_workers of the data loader; in a container raise its '
-     'shared memory (the option shm-size of docker run). num_workers=0 shows an error of the loading'),
+     'shared memory (shm-size of docker run). num_workers=0 shows an error of the loading'),
     (RuntimeError, r'Expected to have finished reduction in the prior iteration', 'model',
      'some of its parameters took no part in the loss', 'all in a distributed run',
      'set find_unused_parameters=True in the config, or freeze or remove the unused ones'),
