@@ -13,6 +13,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from mmengine.structures import BaseDataElement
 
+from mmdcn.engine.saving import last_checkpoint
 from mmdcn.errors import UserError
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ class FiniteLossHook(Hook):
         raise UserError(
             'loss', found, 'finite losses',
             'look at the files of the batch, lower the learning rate or clip gradients, and '
-            f'continue from the last good checkpoint ({runner.kept_checkpoint()}); to skip such '
-            "batches: `cfg_options=['default_hooks.finite_loss.action=skip']`",
+            f'continue from the last good checkpoint ({last_checkpoint(runner.work_dir)}); to skip '
+            "such batches: `cfg_options=['default_hooks.finite_loss.action=skip']`",
             details and f'files of the batch:\n{details}')
 
 

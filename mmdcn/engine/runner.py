@@ -37,7 +37,7 @@ from mmdcn.checkpoints import (
     read_checkpoint,
 )
 from mmdcn.data.checks import build_dataset, check_model, check_together
-from mmdcn.engine.saving import resumable_checkpoints
+from mmdcn.engine.saving import last_checkpoint, resumable_checkpoints
 from mmdcn.errors import UserError
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
@@ -171,9 +171,7 @@ class CheckedRunner(Runner):
 
     def kept_checkpoint(self) -> str:
         """Path of the best checkpoint of this run, else of the last one, else ``none``."""
-        last = Path(self.work_dir) / 'last_checkpoint'
-        best = self.message_hub.runtime_info.get('best_ckpt')
-        return best or (last.read_text().strip() if last.is_file() else 'none')
+        return self.message_hub.runtime_info.get('best_ckpt') or last_checkpoint(self.work_dir)
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on CPUs without device ids."""

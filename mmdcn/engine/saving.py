@@ -152,7 +152,8 @@ def check_weights(runner: Runner) -> None:
                 'model', f'{name} is NaN or infinite after iteration {runner.iter + 1}'
                 f'{f" in process {rank}" * bool(rank)}', 'finite weights',
                 'they are not saved. Continue from the last good checkpoint '
-                f'({runner.kept_checkpoint()}) with a lower learning rate or gradient clipping')
+                f'({last_checkpoint(runner.work_dir)}) with a lower learning rate or gradient '
+                'clipping')
 
 
 def resumable_checkpoints(work_dir: str) -> list[str]:
@@ -183,3 +184,11 @@ def resumable_checkpoints(work_dir: str) -> list[str]:
         raise UserError('resume', f'{work_dir} holds no checkpoint to continue from',
                         remedy="drop `resume`, or name the file: `resume='PATH'`")
     return [str(path) for path in order]
+
+
+def last_checkpoint(work_dir: str) -> str:
+    """The checkpoint from which a run would continue, or ``none``."""
+    try:
+        return resumable_checkpoints(work_dir)[0]
+    except UserError:
+        return 'none'

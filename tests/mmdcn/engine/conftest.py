@@ -42,6 +42,13 @@ class ToyImages(Images):
         return {'inputs': torch.zeros(1), 'data_samples': sample}
 
 
+class QuietRunner(CheckedRunner):
+    """Does not look up compilers and versions for its log, which takes a second."""
+
+    def _log_env(self, env_cfg):
+        pass
+
+
 def toy_config(folder: Path, **change) -> Config:
     """A run of two iterations on the images of a folder; keywords replace entries."""
     return Config({**dict(
@@ -67,6 +74,6 @@ def make(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyImages, 'built', 0)
 
     def build(**change):
-        return CheckedRunner.from_cfg(toy_config(tmp_path, **change))
+        return QuietRunner.from_cfg(toy_config(tmp_path, **change))
     build.loader = lambda folder='images': toy_loader(tmp_path / folder)
     return build

@@ -14,9 +14,8 @@ from pathlib import Path
 from mmengine.registry import DATASETS, MODELS
 
 from mmdcn.engine import saving
-from mmdcn.engine.runner import CheckedRunner
 from tests.mmdcn.data.images import write_images
-from tests.mmdcn.engine.conftest import Toy, ToyImages, toy_config
+from tests.mmdcn.engine.conftest import QuietRunner, Toy, ToyImages, toy_config
 
 # The iteration from which the run continues afterwards.
 MOMENTS = {'half written': 2, 'before the rename': 2, 'after the rename': 4, 'before the note': 4,
@@ -70,7 +69,7 @@ def main(root: Path) -> None:
             os.waitpid(child, 0)
             continue
         arm(moment)
-        CheckedRunner.from_cfg(toy_config(
+        QuietRunner.from_cfg(toy_config(
             folder, train_cfg=dict(type='IterBasedTrainLoop', max_iters=6),
             default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=2, by_epoch=False,
                                                max_keep_ckpts=1)))).train()

@@ -1,6 +1,10 @@
 """A loss that is not finite stops the run or its batch is skipped."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -8,6 +12,8 @@ from mmengine.structures import BaseDataElement
 
 from mmdcn.engine.finite_loss import FiniteLossHook, batch_files, first_not_finite
 from mmdcn.errors import UserError
+from tests.helpers import ROOT
+from tests.mmdcn.data.images import write_images
 from tests.mmdcn.engine.conftest import Toy
 
 SIX = dict(type='IterBasedTrainLoop', max_iters=6)
@@ -115,3 +121,17 @@ def test_files_of_a_batch_wherever_they_are():
     views = BaseDataElement(metainfo={'img_path': ['d', 'e']})
     batch = dict(inputs=[ONE], data_samples=[a, b], more={'x': (c, views)}, other=3)
     assert list(batch_files(batch)) == list('abcde')
+
+
+@pytest.mark.slow
+def test_all_processes_do_the_same(tmp_path):
+    write_images(tmp_path / 'images', 4)
+    run = subprocess.run(
+        [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone',
+         '-m', 'tests.mmdcn.engine.two_processes', str(tmp_path)], cwd=ROOT, text=True,
+        capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'}, timeout=300)
+    assert run.returncode == 0, run.stderr
+    stopped, went_on = ([(tmp_path / f'{action}{rank}.txt').read_text() for rank in range(2)]
+                        for action in ('stop', 'skip'))
+    assert stopped == ['loss_b is NaN or infinite in iteration 2 of process 1'] * 2
+    assert went_on == ['iteration 6, weights finite: True'] * 2

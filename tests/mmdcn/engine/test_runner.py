@@ -148,8 +148,8 @@ def test_unknown_optimizer_is_named(make):
 def test_kept_checkpoint_is_the_best_else_the_last(make, tmp_path):
     made = make()
     assert made.kept_checkpoint() == 'none'
-    (tmp_path / 'work' / 'last_checkpoint').write_text('work/iter_2.pth\n')
-    assert made.kept_checkpoint() == 'work/iter_2.pth'
+    (tmp_path / 'work' / 'iter_2.pth').write_text('')
+    assert made.kept_checkpoint() == str(tmp_path / 'work' / 'iter_2.pth')
     made.message_hub.update_info('best_ckpt', 'work/best.pth')
     assert made.kept_checkpoint() == 'work/best.pth'
 

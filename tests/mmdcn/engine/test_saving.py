@@ -158,8 +158,7 @@ def test_names_in_a_checkpoint_remove_nothing_else(make, tmp_path):
     for other in others:
         other.parent.mkdir(exist_ok=True)
         other.write_text('mine')
-    for best in (str(others[0]), str(others[1]), str(others[2].parent), '/', [1],
-                 '../best_mine.pth', str(others[4].parent)):
+    for best in (str(others[0]), str(others[1]), '../best_mine.pth', str(others[4].parent), [1]):
         info, resumed = (honest['message_hub'][key] for key in ('runtime_info', 'resumed_keys'))
         info.update(best_ckpt=best, best_score=-1.0,
                     keep_ckpt_ids=['../iter_1', 'folder', '../../1', 1, 2])
