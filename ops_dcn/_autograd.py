@@ -124,10 +124,12 @@ def _vmap_rule(op: Callable) -> Callable:
     """Fold the mapped dimension into the batch, which every floating tensor has in front."""
     def rule(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
         size = info.batch_size
+        batch = None  # of one example; the mapped dimension may be empty
         folded = []
         for item, dim in zip(inputs, in_dims, strict=True):
             if isinstance(item, Tensor) and item.is_floating_point():
                 item = item.movedim(dim, 0) if dim is not None else item.expand(size, *item.shape)
+                batch = item.shape[1]
                 item = item.flatten(0, 1).contiguous()
             elif isinstance(item, Tensor) and dim is not None:
                 raise ValueError('spatial_shapes and level_start_index are not valid: got a '
@@ -136,7 +138,6 @@ def _vmap_rule(op: Callable) -> Callable:
             folded.append(item)
         result = op(*folded)
         many = isinstance(result, tuple)
-        outputs = [t.unflatten(0, (size, t.shape[0] // size))
-                   for t in (result if many else [result])]
+        outputs = [t.reshape(size, batch, *t.shape[1:]) for t in (result if many else [result])]
         return (tuple(outputs), (0,) * len(outputs)) if many else (outputs[0], 0)
     return rule

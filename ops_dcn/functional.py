@@ -23,6 +23,10 @@ from ops_dcn.reference import IntPair, output_size
 __all__ = ['dcnv3', 'dcnv4', 'flash_deform_attn', 'ms_deform_attn']
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+# Sizes and steps stay below 2^31, so that no position and no product of two leaves 64 bits.
+_LARGEST = 2**31 - 1
+_MOST_PIXELS = 2**30 - 1
+_FLOAT32_MAX, _FLOAT64_MAX = (torch.finfo(kind).max for kind in (torch.float32, torch.float64))
 
 
 def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
@@ -58,7 +62,8 @@ def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_si
     size, points = _output(value, geometry)
     _expect_shape('offset', offset, (*size, groups * points * 2), 'N, Ho, Wo, groups * K * 2')
     _expect_shape('mask', mask, (*size, groups * points), 'N, Ho, Wo, groups * K')
-    return _autograd.function('dcnv3').apply(value, offset, mask, geometry, _scale(offset_scale))
+    return _autograd.function('dcnv3').apply(value, offset, mask, geometry,
+                                             _scale(offset_scale, value.dtype))
 
 
 def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
@@ -98,8 +103,8 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
                 f'{padded} or {used} (3 * groups * K, with or without padding to a multiple of 8)',
                 'check groups, kernel_size and remove_center')
     _expect_shape('offset_mask', offset_mask, (*size, offset_mask.shape[3]), 'N, Ho, Wo, E')
-    return _autograd.function('dcnv4').apply(value, offset_mask, geometry, _scale(offset_scale),
-                                             bool(softmax))
+    return _autograd.function('dcnv4').apply(
+        value, offset_mask, geometry, _scale(offset_scale, value.dtype), _flag('softmax', softmax))
 
 
 def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
@@ -128,6 +133,10 @@ def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Ten
     _check_levels(value, spatial_shapes, level_start_index)
     n, _, groups, _ = value.shape
     q, points, levels = *sampling_locations.shape[1:5:3], spatial_shapes.shape[0]
+    if points < 1:
+        _refuse('sampling_locations.shape[4]', points, 'at least 1 point per level',
+                'pass at least one location')
+    _expect_sizes('sampling_locations.shape', sampling_locations, (q, groups, levels * points))
     _expect_shape('sampling_locations', sampling_locations, (n, q, groups, levels, points, 2),
                   'N, Q, G, L, P, 2')
     _expect_shape('attention_weights', attention_weights, (n, q, groups, levels, points),
@@ -160,6 +169,8 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
     _check_levels(value, spatial_shapes, level_start_index)
     _expect_int('num_points', num_points, 1)
     n, _, groups, _ = value.shape
+    _expect_sizes('sampling_loc_attn.shape', packed, (packed.shape[1], groups,
+                                                      spatial_shapes.shape[0] * num_points))
     _expect_shape('sampling_loc_attn', packed,
                   (n, packed.shape[1], groups, 3 * spatial_shapes.shape[0] * num_points),
                   'N, Q, G, 3 * L * num_points')
@@ -176,6 +187,7 @@ def _tensors(arguments: tuple[tuple[str, Tensor, int], ...], dense: bool = True)
     for name, tensor, rank in arguments:
         if not isinstance(tensor, Tensor):
             _refuse(name, type(tensor).__name__, 'a torch.Tensor', 'convert it')
+        _expect_strided(name, tensor)
         if tensor.dim() != rank:
             _refuse(f'{name}.dim()', f'{tensor.dim()} (shape {tuple(tensor.shape)})', str(rank),
                     'see the shapes in the docstring')
@@ -218,9 +230,31 @@ def _expect_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning:
                     f'{want} (shape {tuple(expected)})', f'its axes are ({meaning})')
 
 
+def _expect_strided(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = 'nested tensor' if tensor.is_nested else f'tensor of layout {tensor.layout}'
+        _refuse(name, f'a {kind}', 'a dense tensor (torch.strided)', 'convert it (to_dense())')
+
+
 def _expect_int(name: str, value: int, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         _refuse(name, repr(value), f'an int of at least {least}', 'correct this argument')
+    if value > _LARGEST:
+        _refuse(name, value, f'at most {_LARGEST}', 'correct this argument')
+
+
+def _expect_sizes(name: str, tensor: Tensor, sizes: tuple[int, ...]) -> None:
+    """Refuse sizes, which empty tensors can have, whose products leave 64 bits."""
+    # Under a compiler sizes may be symbols, which a comparison would bind.
+    if not torch.compiler.is_compiling() and max(sizes) > _LARGEST:
+        _refuse(name, tuple(tensor.shape), f'sizes and numbers of points of at most {_LARGEST}',
+                'cut it into parts')
+
+
+def _flag(name: str, value: bool) -> bool:
+    if not isinstance(value, int) or value not in (0, 1):
+        _refuse(name, repr(value), 'True or False', 'correct this argument')
+    return bool(value)
 
 
 def _axes(name: str, value: IntPair, least: int) -> tuple[int, int]:
@@ -233,10 +267,14 @@ def _axes(name: str, value: IntPair, least: int) -> tuple[int, int]:
     return both
 
 
-def _scale(offset_scale: float) -> float:
+def _scale(offset_scale: float, dtype: torch.dtype) -> float:
+    """The scale, finite in the type in which positions are computed."""
     # math.isfinite cannot be traced where the compiler makes the number symbolic.
-    if not isinstance(offset_scale, (int, float)) or not -math.inf < offset_scale < math.inf:
-        _refuse('offset_scale', repr(offset_scale), 'a finite number', 'correct this argument')
+    largest = _FLOAT64_MAX if dtype == torch.float64 else _FLOAT32_MAX
+    if (not isinstance(offset_scale, (int, float)) or isinstance(offset_scale, bool)
+            or not -largest <= offset_scale <= largest):
+        _refuse('offset_scale', repr(offset_scale), f'a finite number of at most {largest:.4g} '
+                f'(positions of {dtype} are computed with it)', 'correct this argument')
     return float(offset_scale)
 
 
@@ -244,10 +282,16 @@ def _geometry(value: Tensor, groups: int, kernel_size: IntPair, stride: IntPair,
               dilation: IntPair, remove_center: bool) -> list[int]:
     """The raw operators' ten integers, checked against each other and the channels of ``value``."""
     kernel = _axes('kernel_size', kernel_size, 1)
+    remove_center = _flag('remove_center', remove_center)
     geometry = [*kernel, *_axes('stride', stride, 1), *_axes('padding', padding, 0),
-                *_axes('dilation', dilation, 1), groups, int(bool(remove_center))]
+                *_axes('dilation', dilation, 1), groups, int(remove_center)]
     _expect_int('groups', groups, 1)
     channels = value.shape[3]
+    _expect_sizes('value.shape', value, (channels,))
+    _expect_pixels(value, value.shape[1], value.shape[2])
+    if kernel[0] * kernel[1] * groups > _LARGEST:
+        _refuse('kernel_size', f'{kernel} with {groups} groups', f'at most {_LARGEST} kernel '
+                'points of all groups', 'use a smaller kernel')
     if channels % groups or channels == 0:
         _refuse('value.shape[3]', channels, f'a positive multiple of groups ({groups})',
                 'choose groups that divide the channels')
@@ -265,7 +309,18 @@ def _output(value: Tensor, geometry: list[int]) -> tuple[tuple[int, int, int], i
             _refuse(f'value.shape[{1 + axis}]', value.shape[1 + axis],
                     'at least one pixel, and with its padding no less than the dilated kernel',
                     'use a larger input, more padding or a smaller kernel')
+    if not torch.compiler.is_compiling() and size[0] * size[1] > _LARGEST:
+        _refuse('padding', f'an output of {size[0]}x{size[1]}', f'at most {_LARGEST} pixels',
+                'use less padding or a larger stride')
     return (value.shape[0], *size), geometry[0] * geometry[1] - geometry[9]
+
+
+def _expect_pixels(value: Tensor, height: int, width: int) -> None:
+    """The kernels keep the index of a pixel in 32 bits."""
+    if not torch.compiler.is_compiling() and (
+            max(height, width) > _MOST_PIXELS or height * width > _MOST_PIXELS):
+        _refuse('value.shape', tuple(value.shape), f'at most {_MOST_PIXELS} pixels per image',
+                'cut it into parts')
 
 
 def _levels(value: Tensor, *tensors: Tensor) -> list[Tensor]:
@@ -278,11 +333,14 @@ def _check_levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tens
     if value.shape[2] < 1 or value.shape[3] < 1:
         _refuse('value.shape', tuple(value.shape), '(N, S, G, D) with G and D of at least 1',
                 'check the number of heads')
+    _expect_sizes('value.shape', value, (value.shape[2] * value.shape[3],))
+    _expect_pixels(value, value.shape[1], 1)
     for name, tensor, rank in (('spatial_shapes', spatial_shapes, 2),
                                ('level_start_index', level_start_index, 1)):
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
             _refuse(name, getattr(tensor, 'dtype', type(tensor).__name__), 'an int64 tensor',
                     f'use torch.as_tensor({name}, dtype=torch.int64)')
+        _expect_strided(name, tensor)
         if tensor.dim() != rank:
             _refuse(f'{name}.dim()', f'{tensor.dim()} (shape {tuple(tensor.shape)})', str(rank),
                     'see the shapes in the docstring')

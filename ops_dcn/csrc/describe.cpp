@@ -4,6 +4,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <limits>
 
 namespace ops_dcn {
@@ -16,20 +17,27 @@ int64_t output_size(int64_t size, int64_t pad, int64_t dilation, int64_t kernel,
   return room < 0 ? 0 : room / stride + 1;
 }
 
+// With sizes and steps below this, no position of a convolution leaves 63 bits.
+constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();
+
 // Kernels keep the index of a pixel within its image in 32 bits where they compute in float32.
-void check_pixels(int64_t pixels) {
+int64_t check_pixels(int64_t height, int64_t width) {
+  const int64_t pixels = product("pixels of value", {height, width});
   STD_TORCH_CHECK(
-      pixels < std::numeric_limits<int32_t>::max() / 2, "value holds too many pixels per image");
+      std::max({height, width, pixels}) < kLargest / 2, "value holds too many pixels per image");
+  return pixels;
 }
 
-void set_taps(Problem& problem, const Convolution& conv, int64_t height, int64_t width, double s) {
+void set_taps(Problem& problem) {
+  const Convolution& conv = problem.convolution;
+  const double s = problem.offset_scale;
   for (int64_t column = 0; column < conv.kernel_w; ++column) {
     for (int64_t row = 0; row < conv.kernel_h; ++row) {
       const bool center = column == conv.kernel_w / 2 && row == conv.kernel_h / 2;
       if (conv.remove_center && center) continue;
       const double x = static_cast<double>(column * conv.dilation_w - conv.half_w());
       const double y = static_cast<double>(row * conv.dilation_h - conv.half_h());
-      problem.taps.push_back({x, y, s, s, width, height, 0});
+      problem.taps.push_back({x, y, s, s, problem.width, problem.height, 0});
     }
   }
 }
@@ -43,8 +51,10 @@ const int64_t* level_data(
   return tensor.const_data_ptr<int64_t>();
 }
 
-void set_level_taps(Problem& problem, int64_t pixels, int64_t num_points) {
+void set_level_taps(Problem& problem) {
   const Levels& levels = problem.levels;
+  const int64_t pixels = problem.geometry.pixels;
+  const int64_t num_points = problem.geometry.points / levels.count;
   for (int64_t level = 0; level < levels.count; ++level) {
     const int64_t height = levels.shapes[2 * level], width = levels.shapes[2 * level + 1];
     const int64_t start = levels.starts[level];
@@ -69,20 +79,44 @@ void set_strides(Problem& problem, int64_t coord_query, int64_t coord_group, int
 
 }  // namespace
 
+const Geometry& Problem::bound() {
+  taps.clear();
+  if (!empty()) {
+    taps.reserve(geometry.points);
+    levels.count == 0 ? set_taps(*this) : set_level_taps(*this);
+  }
+  geometry.taps = taps.data();
+  return geometry;
+}
+
+int64_t product(const char* name, std::initializer_list<int64_t> factors) {
+  int64_t result = 1;
+  bool fits = true;
+  for (const int64_t factor : factors) {
+    if (factor == 0) return 0;
+    fits = fits && !__builtin_mul_overflow(result, factor, &result);
+  }
+  STD_TORCH_CHECK(fits, name, ": too many for 64-bit arithmetic");
+  return result;
+}
+
 Tensor dense_copy(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
 }
 
 bool has_even_rows(const Tensor& tensor) {
+  if (tensor.numel() == 0) return true;
   int64_t expected = row_stride(tensor);
   for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
     if (tensor.size(axis) != 1 && tensor.stride(axis) != expected) return false;
     expected *= tensor.size(axis);
   }
-  return tensor.stride(tensor.dim() - 1) == 1 && row_stride(tensor) >= tensor.size(tensor.dim() - 1);
+  const int64_t last = tensor.dim() - 1, length = tensor.size(last);
+  return (length == 1 || tensor.stride(last) == 1) && row_stride(tensor) >= length;
 }
 
 int64_t row_stride(const Tensor& tensor) {
+  if (tensor.numel() == 0) return tensor.size(tensor.dim() - 1);
   for (int64_t axis = tensor.dim() - 2; axis >= 0; --axis) {
     if (tensor.size(axis) != 1) return tensor.stride(axis);
   }
@@ -120,10 +154,13 @@ Convolution read_convolution(const std::vector<int64_t>& list) {
   STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
   const Convolution conv{list[0], list[1], list[2], list[3], list[4],
                          list[5], list[6], list[7], list[8], list[9] != 0};
+  const bool in_range = std::all_of(list.begin(), list.end(), [](int64_t number) {
+    return number >= 0 && number < kLargest;
+  });
   STD_TORCH_CHECK(
-      conv.kernel_h > 0 && conv.kernel_w > 0 && conv.stride_h > 0 && conv.stride_w > 0 &&
-          conv.pad_h >= 0 && conv.pad_w >= 0 && conv.dilation_h > 0 && conv.dilation_w > 0 &&
-          conv.groups > 0 && conv.points() > 0,
+      in_range && conv.kernel_h > 0 && conv.kernel_w > 0 && conv.stride_h > 0 &&
+          conv.stride_w > 0 && conv.dilation_h > 0 && conv.dilation_w > 0 && conv.groups > 0 &&
+          conv.points() > 0 && conv.points() < kLargest,
       "geometry holds a value out of range");
   return conv;
 }
@@ -133,7 +170,9 @@ Problem describe_convolution(
   check_like("value", value, value, 4, strided);
   const int64_t height = value.size(1), width = value.size(2), channels = value.size(3);
   STD_TORCH_CHECK(channels % conv.groups == 0, "channels must be divisible by groups");
-  check_pixels(height * width);
+  const int64_t pixels = check_pixels(height, width);
+  STD_TORCH_CHECK(channels < kLargest, "value has too many channels");
+  product("points", {3, conv.groups, conv.points()});  // with which the operators compute below
   const int64_t rows =
       output_size(height, conv.pad_h, conv.dilation_h, conv.kernel_h, conv.stride_h);
   const int64_t columns =
@@ -141,17 +180,18 @@ Problem describe_convolution(
 
   Problem problem{};
   problem.convolution = conv;
+  problem.height = height;
+  problem.width = width;
   problem.offset_scale = offset_scale;
   problem.output_sizes = {value.size(0), rows, columns, channels};
-  set_taps(problem, conv, height, width, offset_scale);
   Geometry& g = problem.geometry;
   g.batch = value.size(0);
-  g.queries = rows * columns;
+  g.queries = product("pixels of the output", {rows, columns});
   g.query_columns = columns;
   g.groups = conv.groups;
   g.channels = channels / conv.groups;
   g.points = conv.points();
-  g.pixels = height * width;
+  g.pixels = pixels;
   g.value_stride = row_stride(value);
   g.origin_x = static_cast<double>(conv.half_w() - conv.pad_w);
   g.origin_y = static_cast<double>(conv.half_h() - conv.pad_h);
@@ -165,25 +205,25 @@ Problem describe_pyramid(
     int64_t queries, int64_t num_points) {
   check_like("value", value, value, 4);
   STD_TORCH_CHECK(num_points > 0, "num_points must be positive");
-  const int64_t levels = level_start_index.numel(), pixels = value.size(1);
-  check_pixels(pixels);
+  const int64_t levels = level_start_index.numel(), pixels = check_pixels(value.size(1), 1);
+  STD_TORCH_CHECK(levels > 0, "there must be at least one level");
 
   Problem problem{};
   problem.levels = {
       levels, level_data("spatial_shapes", spatial_shapes, value, 2 * levels),
       level_data("level_start_index", level_start_index, value, levels)};
-  if (value.is_cpu()) set_level_taps(problem, pixels, num_points);
   Geometry& g = problem.geometry;
   g.batch = value.size(0);
   g.queries = queries;
   g.query_columns = queries;
   g.groups = value.size(2);
   g.channels = value.size(3);
-  g.points = levels * num_points;
+  g.points = product("points", {levels, num_points});
+  product("points", {3, g.groups, g.points});  // with which the operators compute below
   g.pixels = pixels;
-  g.value_stride = g.groups * g.channels;
+  g.value_stride = product("channels", {g.groups, g.channels});
   g.origin_x = g.origin_y = -0.5;
-  problem.output_sizes = {g.batch, queries, g.groups * g.channels};
+  problem.output_sizes = {g.batch, queries, g.value_stride};
   return problem;
 }
 

@@ -6,6 +6,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "geometry.h"
@@ -40,19 +41,27 @@ struct Levels {
 
 struct Problem {
   Geometry geometry;
-  std::vector<Tap> taps;  // empty for a pyramid whose levels the host cannot read
+  std::vector<Tap> taps;  // see bound()
   Convolution convolution;
-  double offset_scale;  // of a convolution
+  int64_t height, width;  // of a convolution
+  double offset_scale;    // of a convolution
   Levels levels;
   std::vector<int64_t> output_sizes;
   Points points;
 
-  // `geometry` with its pointer set; valid as long as this object stays where it is.
-  const Geometry& bound() {
-    geometry.taps = taps.data();
-    return geometry;
+  // Nothing is sampled; a kernel size may then be anything that its tensors, empty, can have.
+  bool empty() const {
+    const Geometry& g = geometry;
+    return g.batch == 0 || g.queries == 0 || g.groups == 0 || g.points == 0 || g.channels == 0;
   }
+
+  // `geometry` with its taps, of an empty problem none; valid as long as this object stays where it
+  // is. The levels of a pyramid, which must lie on the host, are checked.
+  const Geometry& bound();
 };
+
+// The product of sizes that are not negative, checked to stay within 63 bits.
+int64_t product(const char* name, std::initializer_list<int64_t> factors);
 
 // The tensor itself where it is contiguous, else a copy.
 Tensor dense_copy(const Tensor& tensor);
@@ -81,8 +90,7 @@ Convolution read_convolution(const std::vector<int64_t>& list);
 Problem describe_convolution(
     const Tensor& value, const Convolution& conv, double offset_scale, bool strided);
 
-// Everything but where the points lie. The level tensors must be on the device of `value`; on the
-// host their values are checked, too.
+// Everything but where the points lie. The level tensors must be on the device of `value`.
 Problem describe_pyramid(
     const Tensor& value, const Tensor& spatial_shapes, const Tensor& level_start_index,
     int64_t queries, int64_t num_points);

@@ -146,10 +146,6 @@ int64_t operations_per_query(const Geometry& g) {
   return std::max<int64_t>(1, g.groups * g.points * (g.channels * 4 + 16));
 }
 
-bool is_empty(const Geometry& g) {
-  return g.batch == 0 || g.queries == 0 || g.groups == 0 || g.points == 0 || g.channels == 0;
-}
-
 // How a backward pass is cut up: `bands` ranges of queries (counted over the batch), each done by
 // `slices` tasks that touch different groups. The cut depends on the problem and the number of
 // threads alone, so the result does, too.
@@ -315,7 +311,7 @@ Tensor run_forward(Problem& problem, const Tensor& value) {
   const Tensor coords = widen(problem.points.coords);
   const Tensor weights = problem.points.packed ? coords : widen(problem.points.weights);
   Tensor output = torch::stable::new_empty(wide_value, problem.output_sizes);
-  if (is_empty(g)) {
+  if (problem.empty()) {
     torch::stable::zero_(output);
     return narrow_like(output, value);
   }
@@ -346,7 +342,7 @@ Gradients run_backward(
   const Geometry& g = problem.bound();
   STD_TORCH_CHECK(
       grad_output.is_contiguous() && grad_output.scalar_type() == value.scalar_type() &&
-          grad_output.numel() == g.batch * g.queries * g.groups * g.channels,
+          grad_output.numel() == product("grad_output", {g.batch, g.queries, g.groups, g.channels}),
       "grad_output must be contiguous and match the output");
   const bool packed = problem.points.packed;
   const Tensor wide_value = widen(value), wide_grad_output = widen(grad_output);
@@ -368,8 +364,8 @@ Gradients run_backward(
   images.grad_value = mutable_bytes_of(grads.value);
   images.grad_coords = mutable_bytes_of(grads.coords);
   images.grad_weights = mutable_bytes_of(grads.weights) + weight_start;
-  fill_zero(images.grad_value, g.batch * images.value_bytes());
-  if (is_empty(g)) {
+  fill_zero(images.grad_value, grads.value.numel() * images.element);
+  if (problem.empty()) {
     torch::stable::zero_(grads.coords);
     torch::stable::zero_(grads.weights);
   } else {

@@ -24,8 +24,8 @@ int narrow(const char* name, int64_t value) {
 
 void set_convolution(const Problem& problem, cuda::Shape* shape) {
   const Convolution& conv = problem.convolution;
-  shape->height = narrow("height", problem.taps.front().height);
-  shape->width = narrow("width", problem.taps.front().width);
+  shape->height = narrow("height", problem.height);
+  shape->width = narrow("width", problem.width);
   shape->kernel_h = narrow("kernel_h", conv.kernel_h);
   shape->kernel_w = narrow("kernel_w", conv.kernel_w);
   shape->dilation_h = narrow("dilation_h", conv.dilation_h);
@@ -171,7 +171,8 @@ Gradients run_backward(
   STD_TORCH_CHECK(
       grad_output.is_contiguous() && grad_output.scalar_type() == value.scalar_type() &&
           grad_output.device() == value.device() &&
-          grad_output.numel() == shape.batch * shape.queries * shape.groups * shape.channels,
+          grad_output.numel() ==
+              product("grad_output", {shape.batch, shape.queries, shape.groups, shape.channels}),
       "grad_output must be contiguous and match the output");
   const cuda::Launcher launcher(value.get_device_index());
   const Points& points = problem.points;
