@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 # One thread for each test process: the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help env data quickstart learn zoo test test-fast test-gpu sanitize wheel check-wheel check-wheel-install lint clean
+.PHONY: help env data quickstart learn zoo test test-fast test-gpu sanitize fuzz wheel check-wheel check-wheel-install lint clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ sanitize: env ## the golden cases on a CUDA device under compute-sanitizer (memc
 	@for tool in memcheck racecheck initcheck; do echo "compute-sanitizer: $$tool"; \
 		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
 			$(PY) -m pytest -q tests/ops_dcn/test_cuda.py -m gpu -k golden || exit 1; done
+
+fuzz: env ## 20,000 random legal and 5,000 illegal calls of the operators
+	@$(PY) tools/dev/fuzz_ops.py --legal 20000 --illegal 5000
 
 # NVRTC of CUDA 12: what it compiles runs with older drivers than what CUDA 13 compiles.
 NVRTC := $(or $(OPS_DCN_NVRTC),build/nvrtc/nvidia/cuda_nvrtc/lib)
