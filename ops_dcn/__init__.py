@@ -8,8 +8,9 @@ table of the operators, and ``multiply_adds`` gives their costs to a counter of 
 """
 from ops_dcn import _autograd, operators, reference
 from ops_dcn.ablation import DCNv3Unshared
+from ops_dcn.conv2d import DCNv4Conv2d
 from ops_dcn.functional import dcnv3, dcnv4, flash_deform_attn, ms_deform_attn
-from ops_dcn.modules import DCNv3, DCNv4, DCNv4Conv2d, FlashDeformAttn
+from ops_dcn.modules import DCNv3, DCNv4, FlashDeformAttn
 from ops_dcn.operators import OPERATORS, multiply_adds
 
 __all__ = ['DCNv3', 'DCNv3Unshared', 'DCNv4', 'DCNv4Conv2d', 'FlashDeformAttn', 'OPERATORS',

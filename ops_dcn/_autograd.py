@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ops_dcn import _library
 from ops_dcn.operators import OPERATORS
 
 _functions: dict[str, type[torch.autograd.Function]] = {}
+_traced: dict[str, Any] = {}
 _load_error = ''
 
 
@@ -25,7 +27,8 @@ def function(name: str) -> type[torch.autograd.Function]:
     """The ``autograd.Function`` of an operator; ``ImportError`` if the library is not built."""
     if _load_error:
         raise ImportError(_load_error)
-    return _functions[name]
+    # A Python function in a graph of torch.jit.trace could not be saved; the raw operator can.
+    return (_traced if torch.jit.is_tracing() else _functions)[name]
 
 
 def register() -> None:
@@ -47,6 +50,7 @@ def register() -> None:
             torch.library.register_fake(op.name(), fake)
             torch.library.register_vmap(op, _vmap_rule(op))
         _functions[name] = make_function(*raw, operator.differentiable)
+        _traced[name] = SimpleNamespace(apply=raw[0])
 
 
 def make_function(forward_op: torch._ops.OpOverload, backward_op: torch._ops.OpOverload,

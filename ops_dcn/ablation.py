@@ -29,9 +29,10 @@ class DCNv3Unshared(DCNv3):
     def __init__(self, channels: int = 64, *args: Any, **kwargs: Any) -> None:
         super().__init__(channels, *args, **kwargs)
         taps = kernel_taps(self.options['kernel_size'], self.options['dilation'],
-                           self.options['remove_center'])
+                           self.options['remove_center'], kwargs.get('device'))
         self.register_buffer('taps', taps, persistent=False)
-        self.output_proj = nn.Linear(len(taps) * channels, channels)
+        self.output_proj = nn.Linear(len(taps) * channels, channels, device=kwargs.get('device'),
+                                     dtype=kwargs.get('dtype'))
         self.reset_projections()
 
     def reset_projections(self) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ops_dcn.functional import dcnv3, dcnv4, flash_deform_attn
-from ops_dcn.reference import IntPair, pair
 
-__all__ = ['DCNv3', 'DCNv4', 'DCNv4Conv2d', 'FlashDeformAttn']
+__all__ = ['DCNv3', 'DCNv4', 'FlashDeformAttn']
 
+_Device = torch.device | str | None
 _ACTIVATIONS = {'GELU': nn.GELU, 'ReLU': nn.ReLU, 'SiLU': nn.SiLU}
 
 
@@ -40,6 +41,8 @@ class DCNv3(nn.Module):
         center_feature_scale: Blend the projected input into the output, by a learned gate per
             group.
         remove_center: Drop the center point; needs an odd kernel.
+        device: Of the parameters, as ``dtype``; ``None`` means torch's default.
+        dtype: Of the parameters.
 
     Raises:
         ValueError: An argument is not valid.
@@ -48,8 +51,10 @@ class DCNv3(nn.Module):
     def __init__(self, channels: int = 64, kernel_size: int = 3, dw_kernel_size: int | None = None,
                  stride: int = 1, pad: int = 1, dilation: int = 1, group: int = 4,
                  offset_scale: float = 1.0, act_layer: str = 'GELU', norm_layer: str = 'LN',
-                 center_feature_scale: bool = False, remove_center: bool = False) -> None:
+                 center_feature_scale: bool = False, remove_center: bool = False,
+                 device: _Device = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        at = {'device': device, 'dtype': dtype}
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
         _check_layer(channels, kernel_size, dw_kernel_size, stride, pad, dilation, group,
                      remove_center)
@@ -63,17 +68,17 @@ class DCNv3(nn.Module):
                         'remove_center': remove_center}
         points = kernel_size ** 2 - int(remove_center)
         # The nesting gives the published keys: dw_conv.0, dw_conv.1.1 (LN) or dw_conv.1.0 (BN).
-        norm = ([_ToChannelsLast(), nn.LayerNorm(channels, eps=1e-6)] if norm_layer == 'LN'
-                else [nn.BatchNorm2d(channels), _ToChannelsLast()])
-        self.dw_conv = nn.Sequential(_depthwise(channels, dw_kernel_size), nn.Sequential(*norm),
-                                     _ACTIVATIONS[act_layer]())
-        self.offset = nn.Linear(channels, group * points * 2)
-        self.mask = nn.Linear(channels, group * points)
-        self.input_proj = nn.Linear(channels, channels)
-        self.output_proj = nn.Linear(channels, channels)
+        norm = ([_ToChannelsLast(), nn.LayerNorm(channels, eps=1e-6, **at)] if norm_layer == 'LN'
+                else [nn.BatchNorm2d(channels, **at), _ToChannelsLast()])
+        self.dw_conv = nn.Sequential(_depthwise(channels, dw_kernel_size, **at),
+                                     nn.Sequential(*norm), _ACTIVATIONS[act_layer]())
+        self.offset = nn.Linear(channels, group * points * 2, **at)
+        self.mask = nn.Linear(channels, group * points, **at)
+        self.input_proj = nn.Linear(channels, channels, **at)
+        self.output_proj = nn.Linear(channels, channels, **at)
         if center_feature_scale:
-            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
-            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group))
+            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels, **at))
+            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group, **at))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -120,6 +125,8 @@ class DCNv4(nn.Module):
         remove_center: Drop the center point; needs an odd kernel.
         output_bias: Whether the output projection has a bias.
         without_pointwise: Drop both projections.
+        device: Of the parameters, as ``dtype``; ``None`` means torch's default.
+        dtype: Of the parameters.
 
     Raises:
         ValueError: An argument is not valid.
@@ -131,8 +138,10 @@ class DCNv4(nn.Module):
                  dilation: int = 1, group: int = 4, offset_scale: float = 1.0,
                  dw_kernel_size: int | None = None, center_feature_scale: bool = False,
                  remove_center: bool = False, output_bias: bool = True,
-                 without_pointwise: bool = False) -> None:
+                 without_pointwise: bool = False, device: _Device = None,
+                 dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        at = {'device': device, 'dtype': dtype}
         _check_layer(channels, kernel_size, dw_kernel_size, stride, pad, dilation, group,
                      remove_center)
         self.channels = channels
@@ -144,14 +153,14 @@ class DCNv4(nn.Module):
                         'padding': pad, 'dilation': dilation, 'offset_scale': offset_scale,
                         'remove_center': remove_center}
         self.offset_mask_dw = (None if dw_kernel_size is None
-                               else _depthwise(channels, dw_kernel_size))
-        self.offset_mask = nn.Linear(channels, _padded_width(self.K))
+                               else _depthwise(channels, dw_kernel_size, **at))
+        self.offset_mask = nn.Linear(channels, _padded_width(self.K), **at)
         if not without_pointwise:
-            self.value_proj = nn.Linear(channels, channels)
-            self.output_proj = nn.Linear(channels, channels, bias=output_bias)
+            self.value_proj = nn.Linear(channels, channels, **at)
+            self.output_proj = nn.Linear(channels, channels, bias=output_bias, **at)
         if center_feature_scale:
-            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels))
-            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group))
+            self.center_feature_scale_proj_weight = nn.Parameter(torch.zeros(group, channels, **at))
+            self.center_feature_scale_proj_bias = nn.Parameter(torch.zeros(group, **at))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -233,23 +242,27 @@ class FlashDeformAttn(nn.Module):
         n_levels: L.
         n_heads: G, a divisor of ``d_model``.
         n_points: P, points per level and head.
+        device: Of the parameters, as ``dtype``; ``None`` means torch's default.
+        dtype: Of the parameters.
 
     Raises:
         ValueError: ``n_heads`` does not divide ``d_model``.
     """
 
     def __init__(self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8,
-                 n_points: int = 4) -> None:
+                 n_points: int = 4, device: _Device = None,
+                 dtype: torch.dtype | None = None) -> None:
         super().__init__()
+        at = {'device': device, 'dtype': dtype}
         _expect_divisor('d_model', d_model, 'n_heads', n_heads)
         self.d_model = d_model
         self.n_levels = n_levels
         self.n_heads = n_heads
         self.n_points = n_points
-        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
-        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
-        self.value_proj = nn.Linear(d_model, d_model)
-        self.output_proj = nn.Linear(d_model, d_model)
+        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2, **at)
+        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points, **at)
+        self.value_proj = nn.Linear(d_model, d_model, **at)
+        self.output_proj = nn.Linear(d_model, d_model, **at)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -319,74 +332,6 @@ class FlashDeformAttn(nn.Module):
         return reference[..., :2] + offsets / self.n_points * reference[..., 2:] * 0.5
 
 
-class DCNv4Conv2d(nn.Module):
-    """DCNv4 in the place of ``nn.Conv2d``: NCHW in and out, the same arguments and output size.
-
-    A pointwise projection to ``out_channels``, the DCNv4 operator, and a second pointwise
-    projection; a depthwise convolution with the kernel, stride, padding and dilation of the layer
-    predicts offsets and mask at the resolution of the output. It starts as the average over the
-    undeformed kernel points between two random projections: offsets 0, mask 1/K.
-
-    Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
-        kernel_size: Int or (h, w), as the next three.
-        stride: Step of the output grid in input pixels.
-        padding: Zero padding in pixels, 0 as in ``nn.Conv2d``.
-        dilation: Spacing of the kernel points in pixels.
-        groups: Groups of output channels with offsets and mask of their own. Unlike those of
-            ``nn.Conv2d`` they do not restrict the projections.
-        bias: Whether the output projection has a bias.
-        offset_scale: Factor on the regular grid and the offsets.
-
-    Raises:
-        ValueError: An argument is not valid.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: IntPair = 3,
-                 stride: IntPair = 1, padding: IntPair = 0, dilation: IntPair = 1, groups: int = 1,
-                 bias: bool = True, offset_scale: float = 1.0) -> None:
-        super().__init__()
-        _expect_divisor('out_channels', out_channels, 'groups', groups)
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.groups = groups
-        self.points = math.prod(pair(kernel_size))
-        self.options = {'groups': groups, 'kernel_size': kernel_size, 'stride': stride,
-                        'padding': padding, 'dilation': dilation, 'offset_scale': offset_scale}
-        self.offset_mask_dw = nn.Conv2d(in_channels, in_channels, kernel_size, stride, padding,
-                                        dilation, groups=in_channels)
-        self.offset_mask = nn.Linear(in_channels, _padded_width(groups * self.points))
-        self.value_proj = nn.Linear(in_channels, out_channels)
-        self.output_proj = nn.Linear(out_channels, out_channels, bias=bias)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Offsets 0, mask 1/K; Xavier-uniform projections with zero bias."""
-        _zero(self.offset_mask)
-        _xavier(self.value_proj, self.output_proj)
-        used = 3 * self.points * self.groups
-        with torch.no_grad():
-            per_group = self.offset_mask.bias[:used].view(self.groups, 3 * self.points)
-            per_group[:, 2 * self.points:] = 1 / self.points
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Map (N, in_channels, H, W) to (N, out_channels, Ho, Wo)."""
-        if input.dim() != 4 or input.shape[1] != self.in_channels:
-            raise ValueError(f'input.shape is not valid: got {tuple(input.shape)}, expected (N, '
-                             f'{self.in_channels}, H, W); check the layout and in_channels')
-        offset_mask = self.offset_mask(self.offset_mask_dw(input).permute(0, 2, 3, 1))
-        value = self.value_proj(input.permute(0, 2, 3, 1))
-        out = self.output_proj(dcnv4(value, offset_mask, **self.options)).permute(0, 3, 1, 2)
-        # As a convolution, keep the memory format of the input.
-        return out.contiguous() if input.is_contiguous() else out
-
-    def extra_repr(self) -> str:
-        """Channels and options, for ``print(module)``."""
-        options = ', '.join(f'{name}={value}' for name, value in self.options.items())
-        return f'{self.in_channels}, {self.out_channels}, {options}'
-
-
 class _ToChannelsLast(nn.Module):
     """Turns (N, C, H, W) into (N, H, W, C)."""
 
@@ -394,9 +339,9 @@ class _ToChannelsLast(nn.Module):
         return input.permute(0, 2, 3, 1)
 
 
-def _depthwise(channels: int, kernel_size: int) -> nn.Conv2d:
+def _depthwise(channels: int, kernel_size: int, **at: Any) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel_size, padding=(kernel_size - 1) // 2,
-                     groups=channels)
+                     groups=channels, **at)
 
 
 def _padded_width(points: int) -> int:

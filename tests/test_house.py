@@ -160,7 +160,7 @@ CROSS_CUTTING = {
     'tests/configs/test_configs.py', 'tests/configs/test_internimage_recipes.py',
     'tests/ops_dcn/test_cuda.py', 'tests/ops_dcn/test_cuda_emulation.py',
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
-    'tests/ops_dcn/test_kernels.py',
+    'tests/ops_dcn/test_kernels.py', 'tests/ops_dcn/test_oracle.py',
     'tests/tools/test_checkpoint_safety.py', 'tests/tools/test_errors.py',
     'tests/tools/test_launch_scripts.py',
 }

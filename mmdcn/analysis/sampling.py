@@ -84,8 +84,10 @@ def _sampling(module: nn.Module, outputs: Sequence[Tensor]) -> Sampling:
         count = math.prod(kernel) - int(options.get('remove_center', False))
         offset, weights = reference.unpack_dcnv4(outputs[0], groups, count)
         size = tuple(outputs[-1].shape[1:3])
-    points = reference.sampling_points(size, offset, **options)
-    grid = reference.sampling_points(size, torch.zeros_like(offset), **options)
+    extra = getattr(module, 'extra_padding', (0, 0))  # more zeros behind than in front
+    padded = (size[0] + extra[0], size[1] + extra[1])
+    points = reference.sampling_points(padded, offset, **options)
+    grid = reference.sampling_points(padded, torch.zeros_like(offset), **options)
     return Sampling(points, weights, grid, size)
 
 

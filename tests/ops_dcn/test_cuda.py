@@ -11,6 +11,7 @@ from torch import Tensor
 
 import ops_dcn
 from ops_dcn import _library
+from tests.ops_dcn import small_cases
 from tests.ops_dcn import test_golden as golden
 from tests.ops_dcn.cases import (
     CONVOLUTIONS,
@@ -105,6 +106,12 @@ def test_golden_attention(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize('name', golden.MODULES)
 def test_golden_module(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     golden.test_module(name, OnCuda(), dtype, monkeypatch)
+
+
+@golden.in_both
+@pytest.mark.parametrize(('op', 'name'), small_cases.CASES)
+def test_operator_equals_the_oracle(op: str, name: str, dtype: torch.dtype) -> None:
+    small_cases.check(op, name, dtype, OnCuda())
 
 
 @pytest.mark.parametrize('block', range(10))

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ops_dcn import reference
+from tests.ops_dcn import small_cases
 from tests.ops_dcn import test_golden as golden
 from tests.ops_dcn.cases import (
     ATTENTIONS,
@@ -114,6 +115,13 @@ def test_golden_attention(name: str, emulator: Emulator, dtype: torch.dtype) -> 
 def test_golden_module(name: str, emulator: Emulator, dtype: torch.dtype,
                        monkeypatch: pytest.MonkeyPatch) -> None:
     golden.test_module(name, emulator, dtype, monkeypatch)
+
+
+@golden.in_both
+@pytest.mark.parametrize(('op', 'name'), small_cases.CASES)
+def test_operator_equals_the_oracle(op: str, name: str, emulator: Emulator,
+                                    dtype: torch.dtype) -> None:
+    small_cases.check(op, name, dtype, emulator)
 
 
 @in_every_dtype

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmcls_custom.backbones import FlashInternImage, InternImage
 from mmcls_custom.necks import InternImageClipNeck, InternImageConvNeck
+from tests.mmcls_custom.plain_internimage import forward as plain_forward
+from tests.mmcls_custom.plain_internimage import published_shapes
 from tests.mmcls_custom.zoo import (
     ACTIVATIONS,
     MANIFESTS,
@@ -118,6 +121,95 @@ def test_classifier_logits(case):
     with torch.no_grad():
         features, = neck(backbone(rule.image(meta['input_shape'], meta['seed'])))
         assert_stored([head(features)], meta, path)
+
+
+# What the papers and the published checkpoints say of each model, and its parameters in millions
+# as the papers count them, those of the classifier included.
+FLASH = dict(dcnv4=True, biases=False)
+POST = dict(output_norm=False, layer_scale=True)
+PUBLISHED = {
+    (InternImage, 'tiny'): (dict(channels=64, depths=(4, 4, 18, 4), groups=(4, 8, 16, 32),
+                                 dw_kernel_size=3, layer_scale=True), 29.9),
+    (InternImage, 'small'): (dict(POST, channels=80, depths=(4, 4, 21, 4),
+                                  groups=(5, 10, 20, 40), dw_kernel_size=3), 50.1),
+    (InternImage, 'base'): (dict(POST, channels=112, depths=(4, 4, 21, 4),
+                                 groups=(7, 14, 28, 56), dw_kernel_size=3), 97.5),
+    (InternImage, 'large'): (dict(POST, channels=160, depths=(5, 5, 22, 5),
+                                  groups=(10, 20, 40, 80), dw_kernel_size=3), 223),
+    (InternImage, 'xlarge'): (dict(POST, channels=192, depths=(5, 5, 24, 5),
+                                   groups=(12, 24, 48, 96), dw_kernel_size=3), 335),
+    (InternImage, 'huge'): (dict(
+        channels=320, depths=(6, 6, 32, 6), groups=(10, 20, 40, 80), dw_kernel_size=5,
+        res_norm=True, gate=True, level2_norms=5), None),
+    (InternImage, 'giant'): (dict(
+        channels=512, depths=(2, 2, 48, 4), groups=(16, 32, 64, 128), dw_kernel_size=5, gate=True,
+        level2_norms=8), None),
+    (FlashInternImage, 'tiny'): (dict(FLASH, channels=64, depths=(4, 4, 18, 4),
+                                      groups=(4, 8, 16, 32), layer_scale=True), 30),
+    (FlashInternImage, 'small'): (dict(POST, **FLASH, channels=80, depths=(4, 4, 21, 4),
+                                       groups=(5, 10, 20, 40), dw_kernel_size=3), 50),
+    (FlashInternImage, 'base'): (dict(POST, **FLASH, channels=112, depths=(4, 4, 21, 4),
+                                      groups=(7, 14, 28, 56), dw_kernel_size=3), 97),
+    (FlashInternImage, 'large'): (dict(POST, dcnv4=True, channels=160, depths=(5, 5, 22, 5),
+                                       groups=(10, 20, 40, 80), dw_kernel_size=3), 223),
+}
+
+
+@pytest.mark.parametrize(('cls', 'arch'), PUBLISHED, ids=lambda x: getattr(x, '__name__', x))
+def test_published_names_and_sizes(cls, arch):
+    facts, millions = PUBLISHED[cls, arch]
+    expected = published_shapes(**facts)
+    assert shapes(build_meta(cls, arch)) == expected
+    if millions:  # as published: with 1x1 convolution, its norm and 1000 classes
+        last = facts['channels'] * 8
+        width = int(1.5 * last)
+        count = sum(map(math.prod, expected.values())) + (last + 2) * width + 1000 * (width + 1)
+        assert count / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+VARIANTS = [
+    (InternImage, {}), (InternImage, dict(layer_scale=1.0, offset_scale=2.0, post_norm=True)),
+    (InternImage, dict(res_post_norm=True, dw_kernel_size=5, center_feature_scale=True,
+                       level2_post_norm=True, level2_post_norm_block_ids=(1,))),
+    (InternImage, dict(post_norm=True, center_feature_scale=True, norm_layer='BN')),
+    (InternImage, dict(remove_center=True)),
+    (FlashInternImage, dict(layer_scale=1.0)),
+    (FlashInternImage, dict(dw_kernel_size=3, offset_scale=0.5, post_norm=True)),
+    (FlashInternImage, dict(center_feature_scale=True, dcn_output_bias=True, mlp_fc2_bias=True)),
+]
+
+
+@pytest.mark.parametrize(('cls', 'settings'), VARIANTS)
+def test_features_are_those_of_the_equations(cls, settings):
+    """Independent of golden data: equations over the state dict, around loops over samples."""
+    model = randomise(cls(**dict(TINY, mlp_ratio=2.0, **settings)).eval()).double()
+    for name, value in model.named_buffers():
+        if name.endswith(('running_mean', 'running_var')):
+            value.uniform_(0.5, 1.5)
+    image = torch.randn(1, 3, 37, 24, dtype=torch.float64)
+    options = {name: value for name, value in settings.items() if name in (
+        'offset_scale', 'post_norm', 'remove_center', 'level2_post_norm_block_ids')}
+    with torch.no_grad():
+        expected = plain_forward(model.state_dict(), image, depths=TINY['depths'],
+                                 groups=TINY['groups'], **options)
+        for got, want in zip(model(image), expected, strict=True):
+            assert want.std() > 0.1
+            torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize('case', ['tiny_h_a', 'tiny_flash_l_a'])
+def test_golden_activations_of_the_equations(case):
+    meta, path = activation_case(case)
+    rule, config = fill_rule(), dict(meta['config'])
+    model = rule.fill_(family_class(meta['family'])(**config).eval(), meta['seed'])
+    options = {name: tuple(value) if isinstance(value, list) else value
+               for name, value in config.items() if value and name in (
+                   'depths', 'groups', 'offset_scale', 'post_norm', 'remove_center',
+                   'level2_post_norm_block_ids')}
+    with torch.no_grad():
+        assert_stored([x.contiguous() for x in plain_forward(
+            model.state_dict(), rule.image(meta['input_shape'], meta['seed']), **options)],
+            meta, path)
 
 
 @pytest.mark.parametrize('cls, arch', [(c, a) for c in (InternImage, FlashInternImage)

@@ -30,7 +30,8 @@ def resample(value: Tensor, sampling: Sampling, n: int, row: int, column: int) -
     (DCNv3(12, group=3, remove_center=True, kernel_size=5, pad=2), 'input_proj', (2, 7, 9, 12)),
     (DCNv4(12, group=3, offset_scale=0.5, dw_kernel_size=3), 'value_proj', (2, 7, 9, 12)),
     (DCNv4Conv2d(4, 12, (3, 2), (2, 3), (1, 0), groups=2), 'value_proj', (2, 4, 9, 11)),
-], ids=['dcnv3', 'no-center', 'dcnv4', 'conv'])
+    (DCNv4Conv2d(4, 12, (3, 2), padding='same', groups=2), 'value_proj', (2, 4, 7, 9)),
+], ids=['dcnv3', 'no-center', 'dcnv4', 'conv', 'conv-same'])
 def test_points_reproduce_the_operator(layer: nn.Module, value: str, shape: Any) -> None:
     layer = randomise(layer).double()
     model = nn.Sequential(layer)
