@@ -11,7 +11,7 @@ from mmengine import registry as mmengine_registry
 from mmengine.config import Config
 from mmengine.registry import Registry
 
-from mmdcn.errors import UserError, suggest
+from mmdcn.errors import UserError, relayed_error, suggest
 
 
 def walk(node: Any, path: str = '') -> Iterator[tuple[str, Any]]:
@@ -58,6 +58,8 @@ def explain_build_error(error: Exception, cfg: dict[str, Any]) -> UserError | No
     Returns:
         The readable error, or None where the error is not the config's fault as far as is known.
     """
+    if relayed := relayed_error(error):
+        return relayed
     text = str(error.args[0]) if error.args else ''
     unknown = re.search(r'(\S+) is not in the (\S+?)::([\w ]+?) registry', text)
     if isinstance(error, KeyError) and unknown:
