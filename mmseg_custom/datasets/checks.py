@@ -123,15 +123,15 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, Any]]:
 
 
 def _compare_class_weights(path: str, head: Any) -> None:
-    """Refuse weights of the loss that are not one per output; query heads have one for none."""
-    for name, more in (('loss_decode', 0), ('loss_cls', 1)):
-        loss = getattr(head, name, None)
+    """Refuse weights of the loss that are not one per output of the last layer."""
+    for loss_name, layer_name, outputs in (('loss_decode', 'conv_seg', 'out_channels'),
+                                           ('loss_cls', 'cls_embed', 'out_features')):
+        loss, layer = getattr(head, loss_name, None), getattr(head, layer_name, None)
         for part in loss if isinstance(loss, nn.ModuleList) else [loss]:
-            weights = getattr(part, 'class_weight', None)
-            outputs = getattr(head, 'out_channels', 0) + more
-            if isinstance(weights, list | tuple) and len(weights) != outputs:
-                raise UserError(f'{path}.{name}.class_weight', f'got {len(weights)} numbers',
-                                f'{outputs}, one for each output' + ' and one for none' * more)
+            weights, count = getattr(part, 'class_weight', None), getattr(layer, outputs, None)
+            if isinstance(weights, list | tuple) and count not in (None, len(weights)):
+                raise UserError(f'{path}.{loss_name}.class_weight', f'got {len(weights)} numbers',
+                                f'{count}, one for each output of {layer_name}')
 
 
 def _compare_settings(dataset: Any, where: str) -> None:

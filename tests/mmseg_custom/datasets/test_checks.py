@@ -20,7 +20,9 @@ from PIL import Image
 
 pytest.importorskip('mmseg')
 
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from mmdcn.data.checks import build_dataset, check_dataset, check_model, find_check
 from mmdcn.errors import UserError
@@ -175,7 +177,7 @@ class TinySet:
 
 def _palette(labels: np.ndarray) -> Image.Image:
     image = Image.fromarray(labels, 'P')
-    image.putpalette([0, 0, 0, 250, 0, 0])
+    image.putpalette([0, 0, 0, 250, 0, 0] * 128)
     return image
 
 
@@ -238,8 +240,8 @@ VARIANTS: list[tuple[str, Callable[[TinySet], Any], str]] = [
     ('16 bit with values that 8 bit would wrap', lambda one: one.each_map(
         lambda labels: labels.astype(np.uint16) + np.uint16(256)),
      'refused: holds the values 256, 257, 511, expected 0 to 1'),
-    ('32 bit with a negative value', lambda one: one.each_map(
-        lambda labels: np.where(labels == 255, -1, labels).astype(np.int32)),
+    ('32 bit with a negative value', lambda one: Image.fromarray(
+        np.where(one.labels() == 255, -1, 0).astype(np.int32)).save(one.map(0), format='TIFF'),
      'refused: holds the values -1, expected 0 to 1 for 2 classes, or 255 to ignore; label maps '
      'are read as 8 bit'),
     ('1 bit', lambda one: one.each_map(
@@ -319,18 +321,16 @@ def test_command_of_the_warning_writes_maps_that_hold_classes(tmp_path, warned):
 
 HEAD = dict(type='FCNHead', in_channels=8, channels=8, num_convs=1, num_classes=2,
             concat_input=False)
-KERNELS = dict(type='KernelUpdateHead', num_classes=2, num_heads=2, num_mlp_fcs=1,
-               feedforward_channels=8, in_channels=8, out_channels=8, dropout=0.0,
-               conv_kernel_size=1, ffn_act_cfg=dict(type='ReLU'), with_ffn=True)
 
 
-def heads(*parts: dict) -> Any:
-    """A segmentor with a decode head and any number of auxiliary heads."""
-    model = dict(type='EncoderDecoder', decode_head=HEAD | parts[0],
-                 auxiliary_head=[HEAD | part for part in parts[1:]],
-                 backbone=dict(type='MobileNetV2', widen_factor=0.25, out_indices=(1, )))
+def heads(*parts: dict | str) -> nn.Module:
+    """A model with a decode head, which can be that of a config, and auxiliary heads."""
+    model = nn.Module()
     with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(model)
+        built = [MODELS.build(Config.fromfile(part)['model']['decode_head']
+                              if isinstance(part, str) else HEAD | part) for part in parts]
+    model.decode_head, model.auxiliary_head = built[0], nn.ModuleList(built[1:])
+    return model
 
 
 def weights(count: int) -> dict:
@@ -343,7 +343,7 @@ def weights(count: int) -> dict:
     ([dict(num_classes=1)], ''),
     ([weights(2)], ''),
     ([{}, dict(type='STDCHead', boundary_threshold=0.1)], ''),
-    ([dict(num_classes=1, threshold=None), dict(num_classes=3)],
+    ([dict(num_classes=1), dict(num_classes=3)],
      'model.auxiliary_head.0.num_classes is not valid: got 3, expected 2, as many as '
      'train.metainfo.classes has; set it in every head'),
     ([dict(num_classes=150)], 'model.decode_head.num_classes is not valid: got 150'),
@@ -363,5 +363,42 @@ def test_heads_have_the_classes_of_the_set(tmp_path, warned, parts, words):
         assert words in str(caught.value)
         return
     check_model(model, dataset, 'train')
-    assert '\n'.join(warned).startswith(words.removeprefix('warned: ')) and bool(words) == bool(
-        warned)
+    assert '\n'.join(warned).startswith(words.removeprefix('warned: '))
+    assert bool(words) == bool(warned)
+
+
+@pytest.mark.parametrize(('classes', 'weights', 'words'), [
+    (2, 3, ''), (1, 2, 'model.decode_head.num_classes is not valid: got 1, expected 2'),
+    (2, 20, 'model.decode_head.loss_cls.class_weight is not valid: got 20 numbers, expected 3'),
+])
+def test_head_of_mask2former(tmp_path, classes, weights, words):
+    dataset = build_dataset(TinySet(tmp_path).cfg, 'train')
+    (tmp_path / 'head.py').write_text(
+        "_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py'\n"
+        f'model = dict(decode_head=dict(num_classes={classes}, '
+        f'loss_cls=dict(class_weight=[1.0] * {weights})))')
+    model = heads(str(tmp_path / 'head.py'))
+    if words:
+        with pytest.raises(UserError, match=words):
+            check_model(model, dataset, 'train')
+    else:
+        check_model(model, dataset, 'train')
+
+
+def test_head_that_updates_its_kernels(tmp_path):
+    dataset = build_dataset(TinySet(tmp_path).cfg, 'train')
+    model = heads({}, {})
+    updates = [SimpleNamespace(num_classes=count, out_channels=8) for count in (2, 150)]
+    model.decode_head.kernel_update_head = updates
+    with pytest.raises(UserError, match='decode_head.kernel_update_head.1.num_classes is not va'):
+        check_model(model, dataset, 'train')
+
+
+def test_model_may_be_wrapped(tmp_path):
+    from mmseg.models import SegTTAModel
+    dataset = build_dataset(TinySet(tmp_path).cfg, 'train')
+    wrapped = SegTTAModel.__new__(SegTTAModel)
+    nn.Module.__init__(wrapped)
+    wrapped.module = heads(dict(num_classes=3))
+    with pytest.raises(UserError, match=r'model\.decode_head'):
+        check_model(wrapped, dataset, 'train')
