@@ -36,6 +36,18 @@ class UserError(ValueError):
         return f'{self.name} is not valid: {self.found}{expected}{remedy}{details}'
 
 
+def relayed_error(error: Exception) -> UserError | None:
+    """The UserError that a worker process of a data loader raised, or None for other errors.
+
+    Torch hands its traceback over as text.
+    """
+    text, kind = str(error), f'{UserError.__module__}.{UserError.__qualname__}: '
+    if not text.startswith('Caught UserError in DataLoader worker') or kind not in text:
+        return None
+    name, _, rest = text[text.rindex(kind) + len(kind):].strip().partition(' is not valid: ')
+    return UserError(name, rest)
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """``did you mean A or B?`` for names close to ``name``, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)

@@ -4,6 +4,6 @@ Importing it registers the shared backbones and necks, the engine, and the plug-
 """
 import mmcls_custom.backbones
 import mmcls_custom.necks  # noqa: F401
-from mmseg_custom.datasets import LabelMapCheck
+from mmseg_custom.datasets import CheckedLoadAnnotations, LabelMapCheck
 
-__all__ = ['LabelMapCheck']
+__all__ = ['CheckedLoadAnnotations', 'LabelMapCheck']

@@ -22,7 +22,16 @@ from mmdcn.errors import UserError
 
 
 class DataCheck:
-    """What one kind of data set is checked for beyond its files; both methods may do nothing."""
+    """What one kind of data set is checked for beyond its files; each method may do nothing."""
+
+    def prepare(self, dataset: Any) -> None:
+        """Give a built leaf data set what it needs to check samples as they are read.
+
+        Unlike :meth:`check` it is called on every process, also for data that is trusted.
+
+        Args:
+            dataset: Data set without wrappers; changed in place.
+        """
 
     def check(self, dataset: Any, where: str) -> None:
         """Compare the class list of a built leaf data set with what its annotations hold.
@@ -116,6 +125,10 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
         if 'need at least one array' in str(error):
             reason, remedy = 'it holds no image', 'check its paths and its filter_cfg'
         raise UserError(where, str(reason), remedy=remedy, details=place) from error
+    for leaf in leaves(dataset):
+        check = find_check(type(leaf))
+        if check is not None:
+            check.prepare(leaf)
     return dataset
 
 

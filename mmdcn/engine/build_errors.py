@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from mmdcn.engine.run_errors import explain_run_error
-from mmdcn.errors import UserError, shorten_text, suggest
+from mmdcn.errors import UserError, relayed_error, shorten_text, suggest
 
 # What constructors raise about their arguments.
 _OF_ARGUMENTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError,
@@ -64,6 +64,8 @@ def explain_build_error(error: Exception, cfg: dict[str, Any]) -> UserError | No
     Returns:
         The readable error, or None where the error is not the config's fault as far as is known.
     """
+    if relayed := relayed_error(error):
+        return relayed
     text = str(error.args[0]) if error.args else ''
     unknown = re.search(r'(\S+) is not in the (\S+?)::([\w ]+?) registry', text)
     if isinstance(error, KeyError) and unknown:

@@ -1,4 +1,5 @@
-"""Data sets of segmentation: what their label maps are checked for."""
+"""Data sets of segmentation: what their label maps are checked for, before a run and as read."""
 from mmseg_custom.datasets.checks import LabelMapCheck
+from mmseg_custom.datasets.transforms import CheckedLoadAnnotations
 
-__all__ = ['LabelMapCheck']
+__all__ = ['CheckedLoadAnnotations', 'LabelMapCheck']

@@ -5,9 +5,10 @@ import copy
 import pickle
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from mmdcn.checkpoints import CheckpointError, UnsafeCheckpointError
-from mmdcn.errors import UserError, suggest
+from mmdcn.errors import UserError, relayed_error, suggest
 
 
 @pytest.mark.parametrize(('parts', 'text'), [
@@ -50,3 +51,30 @@ def test_a_checkpoint_error_is_the_users_and_a_value_error() -> None:
 ])
 def test_suggestions(name: str, text: str) -> None:
     assert suggest(name, ['max_iters', 'scale', 'scales']) == text
+
+
+class Refusing(Dataset):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        try:
+            raise KeyError('first')
+        except KeyError as error:
+            raise self.error from error
+
+
+@pytest.mark.parametrize(('error', 'text'), [
+    (UserError('map', 'got 1', '2', 'mend it', '  a\n  b'), 'map is not valid: got 1, expected 2; '
+     'mend it\n  a\n  b'),
+    (RuntimeError('map is not valid: got 1'), None),
+])
+def test_error_of_a_worker_process_is_found_in_what_torch_makes_of_it(error, text):
+    with pytest.raises(RuntimeError) as caught:
+        next(iter(DataLoader(Refusing(error), num_workers=1)))
+    found = relayed_error(caught.value)
+    assert (found and str(found)) == text
+    assert relayed_error(error) is None

@@ -285,7 +285,13 @@ def test_label_map_holds_an_unknown_class(refused, segmentor):
     labels[20:] = 9
     cv2.imwrite(path, labels)
     message = refused(train.main, segmentor)
-    assert 'holds the class numbers 8 (after reduce_zero_label)' in message and '2.png' in message
+    assert '2.png of train_dataloader.dataset holds the values 9, expected 1 to 2' in message
+
+
+def test_head_has_other_classes_than_the_label_maps(refused, segmentor):
+    edit(segmentor, 'num_classes=2', 'num_classes=3')
+    message = refused(train.main, segmentor)
+    assert 'model.decode_head.num_classes is not valid: got 3, expected 2' in message
 
 
 # The checkpoint.

@@ -1,6 +1,9 @@
 """Missing and cut-off files are found; whole files and other kinds pass."""
 from __future__ import annotations
 
+import errno
+import os
+
 import cv2
 import numpy as np
 import pytest
@@ -79,3 +82,60 @@ def test_no_header_where_there_is_no_image(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
     with pytest.raises(Image.DecompressionBombError):
         read_header(str(tmp_path / 'big.png'))
+    assert read_headers([str(tmp_path / 'big.png')]) == {str(tmp_path / 'big.png'): None}
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.bmp', '.tif', '.webp'])
+def test_more_pixels_than_pil_opens(tmp_path, monkeypatch, suffix):
+    path, = write_images(tmp_path, 1, suffix)
+    for limit, fine in ((1000, True), (999, False), (None, True)):  # of 40x50 pixels
+        monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', limit)
+        problem = image_problem(str(path))
+        assert problem is None if fine else 'more pixels than the 1998 that PIL opens' in problem
+
+
+def test_blank_jpeg_spends_the_bits_that_the_fast_path_reckons_with(tmp_path):
+    path = str(tmp_path / 'a.jpg')
+    for options in ({}, dict(progressive=True, optimize=True, quality=1)):
+        Image.fromarray(np.zeros((4000, 4000), np.uint8)).save(path, **options)
+        assert os.path.getsize(path) * 512 >= 4000 * 4000
+
+
+def test_png_without_a_header(tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n' + b'\0\0\0\0IEND\xaeB`\x82')
+    assert 'cannot be decoded' in image_problem(str(tmp_path / 'a.png'))
+
+
+def test_format_that_opencv_does_not_read(tmp_path):
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / 'a.jpg', format='TGA')
+    assert image_problem(str(tmp_path / 'a.jpg')) == \
+        'holds an image of the format TGA, which OpenCV does not read'
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / 'b.jpg', format='PNG')
+    assert image_problem(str(tmp_path / 'b.jpg')) is None
+
+
+def test_what_is_no_file_is_named_with_the_reason(tmp_path):
+    (tmp_path / 'loop.jpg').symlink_to(tmp_path / 'loop.jpg')
+    (tmp_path / 'lost.jpg').symlink_to(tmp_path / 'absent.jpg')
+    (tmp_path / 'folder.jpg').mkdir()
+    os.mkfifo(tmp_path / 'pipe.jpg')
+    names = ('loop', 'lost', 'folder', 'pipe')
+    findings = check_files(Images([tmp_path / f'{name}.jpg' for name in names]))
+    assert not findings.missing
+    assert [findings.damaged[str(tmp_path / f'{name}.jpg')] for name in names] == [
+        'Too many levels of symbolic links', 'link to a file that does not exist',
+        'Is a directory', 'no regular file']
+    assert read_header(str(tmp_path / 'pipe.jpg')) is None
+
+
+def test_what_may_not_be_read_is_not_called_missing(tmp_path, monkeypatch):
+    path, = write_images(tmp_path / 'a', 1)
+
+    def refuse(*args):
+        raise PermissionError(errno.EACCES, 'Permission denied')
+
+    monkeypatch.setattr(os, 'listdir', refuse)
+    assert not check_files(Images([path])).bad_samples
+    monkeypatch.setattr(os, 'open', refuse)
+    findings = check_files(Images([path]))
+    assert not findings.missing and findings.damaged == {str(path): 'Permission denied'}
