@@ -39,17 +39,16 @@ def test_number_of_classes(trained, tmp_path, top, named):
     assert len(scores) == named and scores == sorted(scores, reverse=True)
 
 
-def test_caption_names_as_many_classes(monkeypatch):
+def test_caption_names_as_many_classes(monkeypatch, tmp_path):
     visualizer = VISUALIZERS.build({'type': 'mmpretrain.UniversalVisualizer', 'name': 'caption'})
     visualizer.dataset_meta = {'classes': ['ant', 'bee', 'cat']}
     captions = []
     monkeypatch.setattr('matplotlib.axes.Axes.text',
                         lambda self, x, y, text, **kwargs: captions.append(text))
-    monkeypatch.setattr('mmcv.imwrite', lambda *args: None)
     sample = DataSample().set_pred_score(torch.tensor([0.1, 0.7, 0.2])).set_pred_label(1)
     for top in (1, 2):
-        draw_sample(visualizer, np.zeros((300, 300, 3), np.uint8), sample, 'x.jpg', score_thr=0,
-                    with_truth=False, top=top)
+        draw_sample(visualizer, np.zeros((300, 300, 3), np.uint8), sample,
+                    str(tmp_path / 'x.jpg'), score_thr=0, with_truth=False, top=top)
     assert [' '.join(caption.split()) for caption in captions] == [
         'Prediction: 1, 0.70 (bee)', 'Prediction: 1, 0.70 (bee) 2, 0.20 (cat)']
     assert sample.pred_label.tolist() == [1]

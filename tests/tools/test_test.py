@@ -12,7 +12,7 @@ from tools import test as test_tool
 
 SAMPLES = {'classifier': 6, 'detector': 6, 'segmentor': 4}
 METRICS = {'classifier': 'accuracy/top1', 'detector': 'coco/segm_mAP_50', 'segmentor': 'mIoU'}
-PICTURES = {'classifier': ['dark_0.jpg', 'light_2.jpg'], 'detector': ['001.jpg', '006.jpg'],
+PICTURES = {'classifier': ['dark/0.jpg', 'light/2.jpg'], 'detector': ['001.jpg', '006.jpg'],
             'segmentor': ['0.jpg', '3.jpg']}
 
 
@@ -26,7 +26,7 @@ def test_metrics_and_pictures(trained, tmp_path, capsys, task):
     last = capsys.readouterr().out.splitlines()[-1]
     assert f'{METRICS[task]}={metrics[METRICS[task]]:.4f}' in last
     assert last.startswith('test.py: done in ') and '0 images skipped' in last
-    drawn = sorted(path.name for path in pictures.iterdir())
+    drawn = sorted(str(path.relative_to(pictures)) for path in pictures.rglob('*.jpg'))
     assert len(drawn) == SAMPLES[task] and set(PICTURES[task]) <= set(drawn)
     picture = cv2.imread(str(pictures / drawn[0]))
     # Ground truth and prediction lie side by side; a class is a caption instead.

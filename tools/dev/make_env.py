@@ -1,6 +1,6 @@
 """Make ``.venv`` with everything the project needs; ``make env`` calls this.
 
-Standard library only, because it runs before anything is installed. Decisions:
+Standard library only, as is ``mmdcn.writing``: it runs before anything is installed. Decisions:
 
 * Steps run in order, each remembered by a digest of its inputs in ``.venv/mmdcn_env.json``: a
   second call does nothing, and a changed source file rebuilds only ``ops_dcn``.
@@ -24,6 +24,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from mmdcn.writing import write_text  # noqa: E402
+
 REQUIREMENTS = ROOT / 'requirements'
 WHEEL_TORCH = '2.13.0'  # the prebuilt mmcv wheels are for this torch
 MIN_TORCH = (2, 10)
@@ -139,11 +143,13 @@ class Environment:
         """Create the environment with the calling interpreter, linking its torch if it has one."""
         given = probe_torch(sys.executable)
         if not Path(self.python).exists():
+            new = not self.folder.exists()
             try:
                 subprocess.run([sys.executable, '-m', 'venv', str(self.folder)], check=True,
                                capture_output=True, text=True)
             except subprocess.CalledProcessError as error:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                if new:
+                    shutil.rmtree(self.folder, ignore_errors=True)
                 version = f'{sys.version_info.major}.{sys.version_info.minor}'
                 raise EnvError(
                     f'{error.stdout or error.stderr}\nvenv cannot be made with {sys.executable}; '
@@ -244,7 +250,7 @@ def make_env(folder: Path) -> None:
         say(f'[{number}/{len(steps)}] {name}')
         action()
         env.state[name] = key
-        env.state_file.write_text(json.dumps(env.state, indent=1))
+        write_text(env.state_file, json.dumps(env.state, indent=1))
     say(f'environment {folder} is ready after {time.time() - start:.0f} s; '
         f'check it any time: {folder}/bin/python tools/collect_env.py')
 

@@ -28,5 +28,5 @@ def test_image_is_shown_in_its_own_colours(deformable: Any, tmp_path: Any) -> No
     for options in ([], ['--cfg-options', f'model.data_preprocessor={rgb}']):
         predictor, images, _ = cli.open_images(parser.parse_args(
             [made.config, made.checkpoint, str(tmp_path / 'red.png'), *options]))
-        shown = predictor.show(predictor.read(images[0]))
+        shown = predictor.show(predictor.read(*images))
         assert shown.shape == (64, 64, 3) and shown[5, 5].tolist() == [200, 0, 0]
