@@ -162,7 +162,7 @@ CROSS_CUTTING = {
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
     'tests/ops_dcn/test_kernels.py',
     'tests/tools/test_checkpoint_safety.py', 'tests/tools/test_errors.py',
-    'tests/tools/test_launch_scripts.py',
+    'tests/tools/test_help.py', 'tests/tools/test_launch_scripts.py',
 }
 
 

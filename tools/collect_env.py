@@ -5,6 +5,7 @@ report. Exit code 1 where an item fails.
 """
 from __future__ import annotations
 
+import argparse
 import importlib
 import platform
 import shutil
@@ -122,8 +123,15 @@ def checks() -> list[Callable[[], Item]]:
     ]
 
 
-def main() -> int:
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    return argparse.ArgumentParser(prog='collect_env.py', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def main(argv: list[str] | None = None) -> int:
     """Print the report; 0 when every item is well."""
+    build_parser().parse_args(argv)
     warnings.simplefilter('ignore')
     items = []
     for check in checks():

@@ -255,11 +255,16 @@ def make_env(folder: Path) -> None:
         f'check it any time: {folder}/bin/python tools/collect_env.py')
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='make_env.py', description=__doc__.splitlines()[0])
+    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='folder (default: .venv)')
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit code 2 with a message where something is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='folder (default: .venv)')
-    arguments = parser.parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         make_env(arguments.venv)
     except EnvError as error:
