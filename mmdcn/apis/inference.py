@@ -97,11 +97,11 @@ def _search(source: str, out_dir: str | None) -> tuple[str, list[str]]:
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Files in a folder and below, links followed, each folder once."""
+    """Files in a folder and below, each folder once; links are followed, but not upwards."""
     seen = set()
     for here, folders, files in os.walk(folder, followlinks=True):
-        # A link to a folder above it would lead round in circles.
-        if (real := os.path.realpath(here)) in seen:
+        real = os.path.realpath(here)
+        if real in seen or (seen and _lies_below(os.path.dirname(here), real)):
             folders.clear()
             continue
         seen.add(real)

@@ -13,9 +13,10 @@ from mmdcn.errors import UserError
 def name_results(images: Mapping[str, str]) -> dict[str, str]:
     """Names for the results of images, without suffix, no two alike.
 
-    An image keeps its path below the folder where it was found: ``a/x.jpg`` gives ``a/x``. Where
-    two names would be equal, in upper or lower case, both grow: by the folders below that which
-    all images share, then by their suffix (``x.png`` beside ``x.jpg``), then by a number.
+    An image keeps its path below the folder where it was found: ``a/x.jpg`` gives ``a/x``. Images
+    whose names would be equal, in upper or lower case, keep their suffix (``x.png`` beside
+    ``x.jpg``); where that is equal, too, the path below the folder that all images share; where
+    only the case differs, they get a number.
 
     Args:
         images: Each image with the folder in which it was looked for.
@@ -26,7 +27,8 @@ def name_results(images: Mapping[str, str]) -> dict[str, str]:
     forms = []
     for number, (path, folder) in enumerate(images.items(), 1):
         near, far = os.path.relpath(path, folder), os.path.relpath(path, common)
-        forms.append([os.path.splitext(near)[0], os.path.splitext(far)[0], far, f'{far}_{number}'])
+        forms.append([os.path.splitext(near)[0], near, os.path.splitext(far)[0], far,
+                      f'{far}_{number}'])
     while True:
         taken = Counter(form[0].casefold() for form in forms)
         alike = [form for form in forms if taken[form[0].casefold()] > 1 and len(form) > 1]

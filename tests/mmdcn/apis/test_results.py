@@ -18,10 +18,11 @@ from mmdcn.errors import UserError
     ({'photos/a/x.jpg': 'photos/a', 'photos/b/x.jpg': 'photos/b', 'photos/b/y.jpg': 'photos/b'},
      ['a/x', 'b/x', 'y']),
     ({'a.png': '.', 'a.jpg': '.', 'b.jpg': '.'}, ['a.png', 'a.jpg', 'b']),
-    ({'p/a.png': 'p', 'p/a.jpg': 'p', 'q/a.jpg': 'q'}, ['p/a.png', 'p/a.jpg', 'q/a']),
-    ({'a.png': '.', 'a.jpg': '.', 'a.png.jpg': '.'}, ['a.png_1', 'a.jpg', 'a.png']),
+    ({'p/a.png': 'p', 'p/a.jpg': 'p', 'q/a.jpg': 'q'}, ['a.png', 'p/a', 'q/a']),
+    ({'a.png': '.', 'a.jpg': '.', 'a.png.jpg': '.'}, ['a', 'a.jpg', 'a.png.jpg']),
     # one folder cannot hold both names on every file system
     ({'a.jpg': '.', 'A.jpg': '.'}, ['a.jpg_1', 'A.jpg_2']),
+    ({'p/a.jpg': 'p', 'p/a.png': 'p', 'q/b.jpg': 'q'}, ['a.jpg', 'a.png', 'b']),
     ({'a.jpg': '.', 'A.jpg': '.', 'A.jpg_2.jpg': '.'}, ['a.jpg_1', 'A.jpg_2', 'A.jpg_2.jpg']),
     ({'../x/a.jpg': '../x', os.path.abspath('../y/a.jpg'): '../y'}, ['x/a', 'y/a']),
     ({'.hidden.jpg': '.', 'no_suffix': '.'}, ['.hidden', 'no_suffix']),
