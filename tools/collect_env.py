@@ -97,11 +97,11 @@ def ops_item() -> Item:
 def checks() -> list[Callable[[], Item]]:
     """All items of the report, in order; calling one imports what it reports on."""
     python = platform.python_version()
-    supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
     compiler = shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')
     return [
         lambda: Item('Python', f'{python} ({sys.executable})',
-                     '' if supported else f'got {python}, expected 3.10 to 3.12',
+                     '' if supported else f'got {python}, expected 3.10 to 3.13',
                      'make env PYTHON=/path/to/python3.11'),
         lambda: Item('platform', f'{platform.platform()}'),
         lambda: Item('C++ compiler', compiler or 'none (only needed to build from source)'),

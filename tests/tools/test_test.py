@@ -52,6 +52,24 @@ def test_predictions(trained, tmp_path):
     assert len(predictions) == 4 and predictions[0]['pred_sem_seg']['data'].shape == (1, 48, 64)
 
 
+@pytest.mark.parametrize(('option', 'place', 'words'), [
+    ('--out', '{data}/annotations.json', 'annotations.json, which is the input'),
+    ('--out', '{link}/annotations.json', 'annotations.json, which is the input'),
+    ('--show-dir', '{data}/images', 'beside the image'),
+    ('--show-dir', '{link}/images', 'beside the image')])
+def test_data_are_not_written_over(trained, tmp_path, capsys, option, place, words):
+    system = trained('detector')
+    (tmp_path / 'link').symlink_to(system.data)
+    before = {path: path.read_bytes() for path in system.data.rglob('*.*')}
+    argv = [system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work')]
+    place = place.format(data=system.data, link=tmp_path / 'link')
+    assert test_tool.main([*argv, option, place]) == 2
+    said = capsys.readouterr().err
+    assert f'{option} is not valid' in said and words in said
+    assert {path: path.read_bytes() for path in system.data.rglob('*.*')} == before
+    assert not (tmp_path / 'work').exists()
+
+
 def test_out_of_another_kind(trained, tmp_path, capsys):
     system = trained('segmentor')
     assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work'),

@@ -230,10 +230,12 @@ class Environment:
 def make_env(folder: Path) -> None:
     """Bring the environment in ``folder`` up to date."""
     start = time.time()
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise EnvError(f'Python is not valid: got {sys.version.split()[0]} ({sys.executable}), '
-                       'expected 3.10 to 3.12; install one (Debian/Ubuntu: apt-get install '
-                       'python3.11 python3.11-venv) or call make env PYTHON=/path/to/python3.11')
+                       'expected 3.10 to 3.13; install one (Debian/Ubuntu: apt-get install '
+                       'python3 python3-venv; with uv, without root: uv python install 3.11 && '
+                       'make env PYTHON=$(uv python find 3.11)) or call make env '
+                       'PYTHON=/path/to/python3.11')
     env = Environment(folder)
     if not Path(env.python).exists():
         env.state = {}
