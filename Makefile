@@ -1,8 +1,8 @@
 # The commands of the project; `make help` lists them.
 .DEFAULT_GOAL := help
 # An active environment's python first (its torch is kept), then the system's.
-PYTHON ?= $(shell for p in $(if $(VIRTUAL_ENV)$(CONDA_PREFIX),python) python3.11 python3.12 python3.10 python3 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+PYTHON ?= $(shell for p in $(if $(VIRTUAL_ENV)$(CONDA_PREFIX),python) python3.11 python3.12 python3.10 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 VENV ?= .venv
 PY := $(VENV)/bin/python
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
@@ -15,7 +15,7 @@ help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: ## make .venv with the whole stack and build ops_dcn (a second call does nothing)
-	@if [ -z "$(PYTHON)" ]; then echo "error: Python is missing: expected 3.10 to 3.12 in PATH; install one (Debian/Ubuntu: apt-get install python3.11 python3.11-venv) or call make env PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@if [ -z "$(PYTHON)" ]; then echo 'error: Python is missing: expected 3.10 to 3.13 in PATH; install one (Debian/Ubuntu: apt-get install python3 python3-venv; with uv, without root: uv python install 3.11 && make env PYTHON=$$(uv python find 3.11)) or call make env PYTHON=/path/to/python3.11' >&2; exit 2; fi
 	@$(PYTHON) tools/dev/make_env.py --venv $(VENV)
 
 data: env ## write the mini data sets to data/mini

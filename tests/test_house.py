@@ -162,7 +162,7 @@ CROSS_CUTTING = {
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
     'tests/ops_dcn/test_kernels.py', 'tests/ops_dcn/test_oracle.py',
     'tests/tools/test_checkpoint_safety.py', 'tests/tools/test_errors.py',
-    'tests/tools/test_launch_scripts.py',
+    'tests/tools/test_help.py', 'tests/tools/test_launch_scripts.py',
 }
 
 
@@ -350,3 +350,79 @@ def test_nothing_from_the_workbench_in_tracked_text() -> None:
     paths = [ROOT / name for name in listed.stdout.splitlines() if name != 'tests/test_house.py']
     assert not [path for path in paths
                 if path.is_file() and words.search(path.read_text(errors='replace'))]
+
+
+# Functions and methods that write a file under its own name, where a kill leaves half of it.
+WRITERS = re.compile(
+    r'(.*\.)?(write_text|write_bytes|savefig|imwrite|savez|savez_compressed|savetxt|save_file)$'
+    r'|(json|pickle|mmengine|yaml|joblib)\.dump$|dump$|(torch|np|numpy|Image\..*)\.save$'
+    r'|.*\.save$|shutil\.(copy|copy2|copyfile|move)$|os\.(rename|replace)$|.*\.(rename|touch)$')
+# Who may write so: a file, perhaps with one function of it, and why.
+DIRECT_WRITERS = {
+    'mmdcn/writing.py': 'is how the others write',
+    'mmdcn/checkpoints/writing.py': 'writes beside the file and renames, as mmdcn/writing.py does',
+    'ops_dcn/csrc/cuda/cubins.py': 'runs while a wheel is built; ops_dcn imports torch alone',
+    'tools/mini_data': 'writes into a folder aside that is renamed whole, see store.py',
+    'tools/dev/make_env.py': 'fills .venv, where each finished step is noted in a whole file',
+    'tools/dev/check_wheel.py': 'fills a temporary folder',
+    'tools/dev/learn.py': 'streams the log of a running tool',
+}
+
+
+def direct_writes(source: str) -> list[str]:
+    """Calls that write a file other than to the name that ``whole_file`` gives."""
+    found: list[str] = []
+
+    def opens_to_write(call: ast.Call, name: str) -> bool:
+        if name.rpartition('.')[2] != 'open' or name in ('os.open', 'Image.open'):
+            return False
+        modes = [*call.args[:2], *(word.value for word in call.keywords if word.arg == 'mode')]
+        return any(isinstance(mode, ast.Constant) and isinstance(mode.value, str)
+                   and re.fullmatch(r'[rbt]*[wax+][rwaxbt+]*', mode.value) for mode in modes)
+
+    def visit(node: ast.AST, parts: frozenset[str]) -> None:
+        if isinstance(node, ast.With):
+            parts |= {item.optional_vars.id for item in node.items
+                      if isinstance(item.optional_vars, ast.Name)
+                      and ast.unparse(item.context_expr).startswith(('whole_file(',
+                                                                     'writing.whole_file('))}
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            writes = WRITERS.fullmatch(name) and name not in ('writing.write_text', 'write_text')
+            used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+            if (writes or opens_to_write(node, name)) and not used & parts:
+                found.append(ast.unparse(node))
+        for child in ast.iter_child_nodes(node):
+            visit(child, parts)
+
+    visit(ast.parse(source), frozenset())
+    return found
+
+
+def test_files_are_written_whole() -> None:
+    wrong = {}
+    for path in python_files(*PACKAGES, 'tools'):
+        name = str(path.relative_to(ROOT))
+        excused = any(name == place or name.startswith(f'{place}/') for place in DIRECT_WRITERS)
+        if not excused and (calls := direct_writes(path.read_text())):
+            wrong[name] = calls
+    assert not wrong, 'write through mmdcn.writing'
+    assert all((ROOT / place).exists() for place in DIRECT_WRITERS)
+
+
+@pytest.mark.parametrize(('source', 'count'), [
+    ("open(path, 'w')", 1), ("path.open('ab')", 1), ("open(path, mode='r+')", 1),
+    ("open(path)", 0), ("path.open('rb')", 0), ("os.open(folder, os.O_RDONLY)", 0),
+    ('path.write_text(text)', 1), ('writing.write_text(path, text)', 0),
+    ('write_text(path, text)', 0), ('json.dump(x, file)', 1), ('json.dumps(x)', 0),
+    ('torch.save(x, path)', 1), ('cv2.imwrite(path, x)', 1), ('np.savez(path, x=x)', 1),
+    ('figure.savefig(path)', 1), ('Image.fromarray(x).save(path)', 1), ('cfg.dump(path)', 0),
+    ("text.replace('a', 'b')", 0), ('os.replace(a, b)', 1), ('dump(x, path)', 1),
+    ('with whole_file(path) as part:\n    torch.save(x, part)', 0),
+    ('with whole_file(path) as part:\n    np.savez(str(part), x=x)', 0),
+    ('with whole_file(path) as part:\n    torch.save(x, path)', 1),
+    ('with whole_file(path) as part:\n    pass\ntorch.save(x, part)', 1),
+    ("with writing.whole_file(path) as part, part.open('w') as file:\n    pass", 0),
+])
+def test_direct_writes_are_found(source: str, count: int) -> None:
+    assert len(direct_writes(source)) == count

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmdcn.apis import cli  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
 from mmdcn.layers import MultiScaleDeformableAttention  # noqa: E402
+from mmdcn.writing import write_text  # noqa: E402
 from tools.bench import rivals  # noqa: E402
 from tools.bench.cpu_timer import (  # noqa: E402
     LEVELS,
@@ -161,7 +162,7 @@ def bench(arguments: argparse.Namespace) -> int:
         records += found
     if arguments.json is not None:
         facts = {'machine': platform.machine(), 'torch': torch.__version__, 'records': records}
-        arguments.json.write_text(json.dumps(facts, indent=2) + '\n')
+        write_text(arguments.json, json.dumps(facts, indent=2) + '\n')
     return 0
 
 

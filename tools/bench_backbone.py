@@ -27,7 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmcls_custom.backbones import FlashInternImage, InternImage  # noqa: E402
 from mmdcn.apis import cli  # noqa: E402
+from mmdcn.apis.results import check_outputs  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
+from mmdcn.writing import write_text  # noqa: E402
 from ops_dcn import DCNv4  # noqa: E402
 
 DTYPES = {name: getattr(torch, name) for name in ('float32', 'float16', 'bfloat16')}
@@ -146,8 +148,7 @@ def check(arguments: argparse.Namespace) -> None:
     for name in ('batch', 'size'):
         if getattr(arguments, name) < 1:
             raise UserError(name, f'got {getattr(arguments, name)}', 'a number >= 1')
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        raise UserError('json', f'got {arguments.json}', 'a folder that exists')
+    check_outputs({'json': arguments.json})
     if arguments.device == 'cuda' and not torch.cuda.is_available():
         raise UserError('device', 'got cuda, but torch finds no CUDA device', '',
                         'cpu is good for a smoke test')
@@ -169,7 +170,7 @@ def bench(arguments: argparse.Namespace) -> int:
         facts = {'device': where, 'torch': torch.__version__, 'dtype': arguments.dtype,
                  'batch': arguments.batch, 'size': arguments.size, 'train': arguments.train,
                  'records': records}
-        arguments.json.write_text(json.dumps(facts, indent=2) + '\n')
+        write_text(arguments.json, json.dumps(facts, indent=2) + '\n')
     return 0
 
 

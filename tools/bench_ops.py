@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ops_dcn  # noqa: E402
 from mmdcn.apis import cli  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
+from mmdcn.writing import write_text  # noqa: E402
 from ops_dcn import _library, reference  # noqa: E402
 from ops_dcn.operators import Call, Convolution, Pyramid  # noqa: E402
 from tools.bench import cuda_bench, grid_sample  # noqa: E402
@@ -294,7 +295,7 @@ def bench(args: argparse.Namespace) -> int:
             'copy_gb_per_s': bandwidth,
             'records': records,
         }
-        args.json.write_text(json.dumps(summary, indent=2) + '\n')
+        write_text(args.json, json.dumps(summary, indent=2) + '\n')
     return 0
 
 

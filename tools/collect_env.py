@@ -5,6 +5,7 @@ report. Exit code 1 where an item fails.
 """
 from __future__ import annotations
 
+import argparse
 import importlib
 import platform
 import shutil
@@ -96,11 +97,11 @@ def ops_item() -> Item:
 def checks() -> list[Callable[[], Item]]:
     """All items of the report, in order; calling one imports what it reports on."""
     python = platform.python_version()
-    supported = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
     compiler = shutil.which('c++') or shutil.which('g++') or shutil.which('clang++')
     return [
         lambda: Item('Python', f'{python} ({sys.executable})',
-                     '' if supported else f'got {python}, expected 3.10 to 3.12',
+                     '' if supported else f'got {python}, expected 3.10 to 3.13',
                      'make env PYTHON=/path/to/python3.11'),
         lambda: Item('platform', f'{platform.platform()}'),
         lambda: Item('C++ compiler', compiler or 'none (only needed to build from source)'),
@@ -122,8 +123,15 @@ def checks() -> list[Callable[[], Item]]:
     ]
 
 
-def main() -> int:
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    return argparse.ArgumentParser(prog='collect_env.py', description=__doc__,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def main(argv: list[str] | None = None) -> int:
     """Print the report; 0 when every item is well."""
+    build_parser().parse_args(argv)
     warnings.simplefilter('ignore')
     items = []
     for check in checks():

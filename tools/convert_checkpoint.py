@@ -18,6 +18,7 @@ from mmengine.registry import MODELS  # noqa: E402
 from mmdcn.analysis.complexity import build_on_meta  # noqa: E402
 from mmdcn.apis import cli, config  # noqa: E402
 from mmdcn.apis.inference import task_scope  # noqa: E402
+from mmdcn.apis.results import check_outputs  # noqa: E402
 from mmdcn.checkpoints import (  # noqa: E402
     load_state_dict,
     read_checkpoint,
@@ -104,6 +105,16 @@ def _options(args: argparse.Namespace) -> Options:
     return Options(**given)
 
 
+def _inputs(args: argparse.Namespace) -> list[Path]:
+    """The files that are read; a source in several files has an index that names them."""
+    source = Path(args.source)
+    inputs = [source, Path((args.class_rows or '').removeprefix('@'))]
+    if source.name.endswith('.index.json') and source.is_file():
+        text = source.read_text(errors='replace')
+        inputs += [path for path in source.parent.iterdir() if f'"{path.name}"' in text]
+    return inputs
+
+
 def _check_paths(args: argparse.Namespace) -> None:
     if args.source is None or args.target is None:
         raise UserError('source' if args.source is None else 'target', 'got too few files',
@@ -111,10 +122,10 @@ def _check_paths(args: argparse.Namespace) -> None:
     target = Path(args.target)
     if target.suffix not in _SUFFIXES:
         raise UserError('target', f'got {target}', f'a name that ends in {", ".join(_SUFFIXES)}')
+    check_outputs({'target': target}, _inputs(args))
     if target.is_dir() or (target.exists() and not args.force):
         raise UserError('target', f'{target} exists', 'a new file',
                         'choose another name or give --force')
-    config.check_writable(str(target.parent), 'target')
 
 
 def _check_against(path: str, result: Conversion, target: str) -> None:

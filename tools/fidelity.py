@@ -26,7 +26,9 @@ from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from mmdcn.analysis.complexity import Complexity, build_on_meta, count  # noqa: E402
 from mmdcn.analysis.model_zoo import markdown_table, read_zoo, title  # noqa: E402
 from mmdcn.apis import cli  # noqa: E402
-from mmdcn.apis.config import check_writable, load_config  # noqa: E402
+from mmdcn.apis.config import load_config  # noqa: E402
+from mmdcn.apis.results import check_outputs  # noqa: E402
+from mmdcn.writing import write_text  # noqa: E402
 
 DATA = ROOT / 'docs' / 'model_zoo.json'
 TASKS = ('classification', 'roadmap')
@@ -154,9 +156,7 @@ def _percent(value: float | None) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Measure all rows; returns 1 if one fails without an explanation."""
-    for name in ('json', 'write'):
-        if path := getattr(args, name):
-            check_writable(str(Path(path).parent), name)
+    check_outputs({'json': args.json, 'write': args.write}, [DATA])
     rows = [row for row in read_zoo(DATA)['rows']
             if row['task'] in TASKS and row['config']]
     results, start = [], time.monotonic()
@@ -165,9 +165,9 @@ def run(args: argparse.Namespace) -> int:
         print(f'{number:3}/{len(rows)} {title(row):55} {result["params"]["ours"] / 1e6:9.3f} M '
               f'{result["macs"]["ours"] / 1e9:9.3f} G  {result["verdict"]}', flush=True)
     if args.json:
-        Path(args.json).write_text(json.dumps(results, indent=1) + '\n')
+        write_text(args.json, json.dumps(results, indent=1) + '\n')
     if args.write:
-        Path(args.write).write_text(render(results))
+        write_text(args.write, render(results))
     print(f'{_summary(results)} {time.monotonic() - start:.0f} s')
     return int(any(result['verdict'] == 'FAILS' for result in results))
 

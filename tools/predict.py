@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Predict images with a trained model of any task; writes pictures, JSON and features.
 
-    python tools/predict.py CONFIG CHECKPOINT photo.jpg --out-dir predictions
+    python tools/predict.py CONFIG CHECKPOINT photo.jpg folder 'more/**/*.png' --out-dir predictions
     python tools/predict.py CONFIG CHECKPOINT photo.jpg --features 'backbone.levels.*' neck
 """
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from mmengine.registry import VISUALIZERS  # noqa: E402
 
+from mmdcn import writing  # noqa: E402
 from mmdcn.analysis import record_features  # noqa: E402
 from mmdcn.apis import cli, drawing, inference  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
@@ -51,13 +51,13 @@ def predict(args: argparse.Namespace) -> int:
             **predictor.cfg.get('visualizer', {'type': 'Visualizer'}),
             'name': f'predict-{time.time()}', 'vis_backends': None})
         visualizer.dataset_meta = predictor.meta
-        for number, path in enumerate(images, 1):
+        for number, (path, place) in enumerate(images.items(), 1):
             with (record_features(predictor.model, args.features) as features,
                   record_features(predictor.model, ['data_preprocessor']) as inputs):
                 sample = predictor.predict(path)
-            write_result(path, sample, visualizer, args)
+            write_result(path, place, sample, visualizer, args)
             if features:
-                write_features(path, features, next(iter(inputs.values())), args.out_dir)
+                write_features(place, features, next(iter(inputs.values())))
             now = time.monotonic()
             if now - last > 5:
                 left = (now - start) / number * (len(images) - number)
@@ -68,30 +68,34 @@ def predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_result(path: Path, sample: Any, visualizer: Any, args: argparse.Namespace) -> None:
-    """Write picture, JSON and, for segmentation, the label map of one image."""
-    out = Path(args.out_dir)
-    out.mkdir(parents=True, exist_ok=True)
+def write_result(path: str, place: str, sample: Any, visualizer: Any,
+                 args: argparse.Namespace) -> None:
+    """Write picture, JSON and, for segmentation, the label map of one image.
+
+    Args:
+        path: The image.
+        place: Path of its results, without suffix.
+        sample: Its prediction.
+        visualizer: The task's visualizer.
+        args: The command line.
+    """
     classes = visualizer.dataset_meta.get('classes') or ()
-    drawing.draw_sample(visualizer, drawing.read_image(str(path)), sample,
-                        str(out / f'{path.stem}.jpg'), score_thr=args.score_thr, with_truth=False,
-                        top=args.top)
+    drawing.draw_sample(visualizer, drawing.read_image(path), sample, f'{place}.jpg',
+                        score_thr=args.score_thr, with_truth=False, top=args.top)
     if 'pred_sem_seg' in sample:
         labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
         depth = np.uint8 if labels.max() < 256 else np.uint16
-        cv2.imwrite(str(out / f'{path.stem}_labels.png'), labels.astype(depth))
-    result = {'image': str(path),
-              **drawing.describe_sample(sample, classes, args.score_thr, args.top)}
-    (out / f'{path.stem}.json').write_text(json.dumps(result, indent=2) + '\n')
+        drawing.write_image(f'{place}_labels.png', labels.astype(depth))
+    result = {'image': path, **drawing.describe_sample(sample, classes, args.score_thr, args.top)}
+    writing.write_text(f'{place}.json', json.dumps(result, indent=2) + '\n')
 
 
-def write_features(path: Path, features: dict[str, torch.Tensor], inputs: torch.Tensor,
-                   out_dir: str) -> None:
+def write_features(place: str, features: dict[str, torch.Tensor], inputs: torch.Tensor) -> None:
     """Write the features of one image, by layer, and the network's ``input_size`` (H, W)."""
     arrays = {name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
               for name, tensor in features.items()}
-    np.savez(Path(out_dir) / f'{path.stem}_features.npz',
-             input_size=np.array(inputs.shape[-2:]), **arrays)
+    with writing.whole_file(f'{place}_features.npz') as part:
+        np.savez(part, input_size=np.array(inputs.shape[-2:]), **arrays)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
 
-from mmdcn.apis import cli, config, launch  # noqa: E402
+from mmdcn import writing  # noqa: E402
+from mmdcn.apis import cli, config, launch, results  # noqa: E402
 from mmdcn.engine import amp  # noqa: E402
 from mmdcn.engine.build_errors import readable_errors  # noqa: E402
 from mmdcn.engine.runner import CheckedRunner, restore_on_error  # noqa: E402
@@ -45,8 +46,9 @@ def test(args: argparse.Namespace) -> int:
     config.set_work_dir(cfg, args.work_dir)
     config.set_randomness(cfg, args.seed, args.deterministic)
     config.set_log_backends(cfg)
-    config.set_test_outputs(cfg, args.out, args.show_dir)
     config.check_file(args.checkpoint, 'checkpoint')
+    results.check_outputs({'out': args.out}, [args.checkpoint, *config.named_files(cfg)])
+    config.set_test_outputs(cfg, args.out, args.show_dir)
     cfg.load_from, cfg.resume = args.checkpoint, False
     on_gpu = torch.cuda.is_available()
     if args.amp and on_gpu:
@@ -64,8 +66,7 @@ def test(args: argparse.Namespace) -> int:
             metrics = runner.test()
     if runner.rank == 0:
         if args.out and args.out.endswith('.json'):
-            Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-            Path(args.out).write_text(json.dumps(metrics, indent=2, default=float) + '\n')
+            writing.write_text(args.out, json.dumps(metrics, indent=2, default=float) + '\n')
         print(f'test.py: done in {(time.monotonic() - start) / 60:.1f} min: '
               f'{cli.format_metrics(metrics)}; checkpoint {args.checkpoint}; '
               f'{skipped} images skipped; logs in {runner.log_dir}')

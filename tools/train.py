@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Train a model of any task; the config decides which.
 
-    python tools/train.py configs/mini/mask_rcnn_flash-intern-image-pico_mini-coco.py
+    python tools/train.py configs/mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py
 """
 from __future__ import annotations
 

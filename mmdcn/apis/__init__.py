@@ -1,1 +1,1 @@
-"""What tools and services call: config, command line, launch, inference, drawing."""
+"""What tools and services call: config, command line, launch, inference, results, drawing."""

@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from mmdcn.errors import UserError
@@ -45,7 +44,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_options(parser)
 
 
-def build_image_parser(prog: str, description: str, *, out_dir: str, images: str | None = None,
+def build_image_parser(prog: str, description: str, *, out_dir: str, images: str = '+',
                        ) -> argparse.ArgumentParser:
     """Command line of a tool that runs a network on single images.
 
@@ -53,15 +52,19 @@ def build_image_parser(prog: str, description: str, *, out_dir: str, images: str
         prog: Name of the tool.
         description: What it does.
         out_dir: Folder of the results unless ``--out-dir`` names another.
-        images: How many images or folders it takes, as ``nargs`` of argparse.
+        images: How many images, folders and patterns it takes, as ``nargs`` of argparse.
     """
     import torch
     parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
-    parser.add_argument('images', metavar='IMAGE|FOLDER', nargs=images,
-                        help='image, or folder of images')
-    parser.add_argument('--out-dir', default=out_dir, help='where the results are written')
+    parser.add_argument('images', metavar='IMAGE|FOLDER|PATTERN', nargs=images,
+                        help="images, folders (searched with all below them) and patterns in "
+                             "quotes, such as 'photos/**/*.jpg'")
+    parser.add_argument('--out-dir', default=out_dir,
+                        help='folder of the results, with the folder structure of the images; '
+                             'none of the images may lie beside the results '
+                             '(default: %(default)s)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='change keys of the config')
@@ -70,7 +73,7 @@ def build_image_parser(prog: str, description: str, *, out_dir: str, images: str
 
 
 def open_images(args: argparse.Namespace, skip_bad: bool = False,
-                ) -> tuple[inference.Predictor, list[Path], int]:
+                ) -> tuple[inference.Predictor, dict[str, str], int]:
     """What the options of :func:`build_image_parser` name; nothing is written yet.
 
     Args:
@@ -78,23 +81,25 @@ def open_images(args: argparse.Namespace, skip_bad: bool = False,
         skip_bad: Skip damaged images.
 
     Returns:
-        The network, the images, and the number of images skipped.
+        The network, the images, each with the path of its results without suffix, and the number
+        of images skipped.
 
     Raises:
         UserError: One of them is not valid, or the results cannot be written.
     """
-    from mmdcn.apis import config, inference
+    from mmdcn.apis import config, inference, results
     cfg = config.load_config(args.config, args.cfg_options)
     config.require(cfg, 'test_dataloader')
     untrained = args.checkpoint == 'none'
     if not untrained:
         config.check_file(args.checkpoint, 'checkpoint')
     config.check_writable(args.out_dir, 'out_dir')
-    sources = args.images if isinstance(args.images, list) else [args.images]
-    found = [inference.find_images(source, skip_bad) for source in sources]
+    found, skipped = inference.find_images(args.images, skip_bad, args.out_dir)
+    places = results.place_results(found, args.out_dir)
+    for place in places.values():
+        results.check_outputs({'out_dir': f'{place}.json'}, [args.config])
     predictor = inference.Predictor(cfg, None if untrained else args.checkpoint, args.device)
-    return (predictor, [path for paths, _ in found for path in paths],
-            sum(skipped for _, skipped in found))
+    return predictor, places, skipped
 
 
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:

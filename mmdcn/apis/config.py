@@ -118,13 +118,20 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     Nothing is created.
 
     Raises:
-        UserError: The folder cannot be written.
+        UserError: The folder cannot be written, or holds the config's source, in whose place the
+            run would write the whole config.
     """
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
     check_writable(cfg.work_dir, 'work_dir')
+    copy = Path(cfg.work_dir) / Path(cfg.filename).name
+    # What an earlier run wrote there may be replaced.
+    if copy.exists() and copy.samefile(cfg.filename) \
+            and copy.read_text() != Config.fromfile(copy).pretty_text:
+        raise UserError('work_dir', f'got {cfg.work_dir}, where the whole config would replace '
+                        f'{copy}', 'a folder without the config', 'choose another')
 
 
 def check_writable(folder: str, name: str) -> None:
@@ -248,21 +255,34 @@ def set_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
+def named_files(cfg: Config) -> list[str]:
+    """Files that exist and that a config names: itself, annotations, weights, ..."""
+    texts, nodes = [], [cfg._cfg_dict.to_dict()]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, str):
+            texts.append(node)
+        elif isinstance(node, dict | list | tuple):
+            nodes.extend(node.values() if isinstance(node, dict) else node)
+    roots = ['', *(text for text in texts if os.path.isdir(text))]
+    files = {os.path.join(root, text) for root in roots for text in texts}
+    return [cfg.filename, *sorted(path for path in files if os.path.isfile(path))]
+
+
 def set_test_outputs(cfg: Config, out: str | None, show_dir: str | None) -> None:
     """Have predictions written to a ``.pkl`` file and pictures into a folder.
 
     Raises:
-        UserError: ``out`` is neither .json nor .pkl, or a place cannot be written.
+        UserError: ``out`` is neither .json nor .pkl, or ``show_dir`` cannot be written.
     """
     if out is not None:
         if Path(out).suffix not in ('.json', '.pkl'):
             raise UserError('out', f'got {out}', 'a name ending in .json (metrics) or .pkl '
                             '(predictions)')
-        check_writable(str(Path(out).parent), 'out')
         if out.endswith('.pkl'):
             metrics = cfg.test_evaluator
             metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
-            cfg.test_evaluator = [*metrics, ConfigDict(type='DumpResults', out_file_path=out)]
+            cfg.test_evaluator = [*metrics, ConfigDict(type='DumpWholeResults', out_file_path=out)]
     if show_dir is not None:
         check_writable(show_dir, 'show_dir')
         cfg.custom_hooks = [*cfg.get('custom_hooks', []),

@@ -9,12 +9,16 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.fileio import get
+from mmengine.evaluator import DumpResults
+from mmengine.fileio import dump, get
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
+from mmengine.registry import HOOKS, METRICS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
+
+from mmdcn.apis.results import place_results
+from mmdcn.writing import whole_file
 
 
 def read_image(path: str) -> np.ndarray:
@@ -27,6 +31,20 @@ def read_image(path: str) -> np.ndarray:
     if image is None:
         raise ValueError(f'image is not valid: {path} cannot be decoded')
     return image[..., ::-1].copy()
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write an image, whole or not at all.
+
+    Args:
+        path: File to write; its suffix decides the format.
+        image: (height, width) or (height, width, 3) BGR.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    with whole_file(path) as part:
+        part.write_bytes(cv2.imencode(part.suffix, image)[1].tobytes())
 
 
 def draw_sample(visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement,
@@ -42,19 +60,19 @@ def draw_sample(visualizer: Visualizer, image: np.ndarray, sample: BaseDataEleme
         with_truth: Draw the ground truth, too.
         top: Number of classes in the caption of a classified image.
     """
-    os.makedirs(os.path.dirname(out_file) or '.', exist_ok=True)
     sample = sample.cpu()
-    if hasattr(visualizer, 'visualize_cls'):
-        # Captions need room, which small images do not have.
-        small = min(image.shape[:2])
-        if top > 1:
-            sample.set_pred_label(_top_classes(sample, top)[1])
-        visualizer.visualize_cls(image, sample, draw_gt=with_truth, out_file=out_file,
-                                 resize=256 if small < 256 else None)
-        return
-    options = {'pred_score_thr': score_thr} if 'pred_instances' in sample else {}
-    visualizer.add_datasample(Path(out_file).stem, image, sample, draw_gt=with_truth,
-                              out_file=out_file, **options)
+    with whole_file(out_file) as part:
+        if hasattr(visualizer, 'visualize_cls'):
+            # Captions need room, which small images do not have.
+            small = min(image.shape[:2])
+            if top > 1:
+                sample.set_pred_label(_top_classes(sample, top)[1])
+            visualizer.visualize_cls(image, sample, draw_gt=with_truth, out_file=str(part),
+                                     resize=256 if small < 256 else None)
+            return
+        options = {'pred_score_thr': score_thr} if 'pred_instances' in sample else {}
+        visualizer.add_datasample(Path(out_file).stem, image, sample, draw_gt=with_truth,
+                                  out_file=str(part), **options)
 
 
 @HOOKS.register_module()
@@ -62,25 +80,46 @@ class DrawPredictionsHook(Hook):
     """Draws every tested image with its prediction beside the ground truth.
 
     Args:
-        out_dir: Folder of the pictures, ``NAME.jpg`` for each image, or
-            ``CLASS_NAME.jpg`` in classification.
+        out_dir: Folder of the pictures: ``NAME.jpg`` for each image, in the folders that the
+            images have below the one that all share.
         score_thr: Objects below this score are not drawn.
     """
 
     def __init__(self, out_dir: str, score_thr: float = 0.3) -> None:
-        self.out_dir = Path(out_dir)
+        self.out_dir = out_dir
         self.score_thr = score_thr
+        self._places: dict[str, str] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Choose the names of all pictures before the first is drawn.
+
+        Raises:
+            UserError: The pictures would lie beside the images.
+        """
+        dataset = runner.test_dataloader.dataset
+        paths = dict.fromkeys(str(dataset.get_data_info(i)['img_path'])
+                              for i in range(len(dataset)))
+        common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+        self._places = place_results(dict.fromkeys(paths, common), self.out_dir, 'show_dir')
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                         outputs: Sequence[BaseDataElement] | None = None) -> None:
         """Draw the outputs of one batch."""
         for sample in outputs or []:
-            source = Path(sample.img_path)
-            # Class folders often use the same file names again.
-            name = f'{source.parent.name}_{source.stem}' if 'gt_label' in sample else source.stem
-            draw_sample(runner.visualizer, read_image(str(source)), sample,
-                        str(self.out_dir / f'{name}.jpg'), score_thr=self.score_thr,
-                        with_truth=True)
+            path = str(sample.img_path)
+            draw_sample(runner.visualizer, read_image(path), sample, f'{self._places[path]}.jpg',
+                        score_thr=self.score_thr, with_truth=True)
+
+
+@METRICS.register_module()
+class DumpWholeResults(DumpResults):
+    """Writes all predictions into a file, whole or not at all."""
+
+    def compute_metrics(self, results: list) -> dict[str, Any]:
+        """Write what was collected; there are no figures."""
+        with whole_file(self.out_file_path) as part:
+            dump(results, str(part))
+        return {}
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """A model on single images: what ``predict.py``, the analysis tools and services call."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+import glob
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,31 +35,83 @@ def task_scope(cfg: Config) -> Iterator[None]:
         yield
 
 
-def find_images(source: str, skip_bad: bool) -> tuple[list[Path], int]:
-    """Images of a file or folder, and the number of damaged ones skipped.
+def find_images(sources: Sequence[str], skip_bad: bool, out_dir: str | None = None,
+                ) -> tuple[dict[str, str], int]:
+    """Images of files, folders and patterns, and the number of damaged ones skipped.
+
+    Folders are searched with all below them, hidden files and folders left out. The order is that
+    of the sources, sorted by path in each; an image that several sources give counts once.
 
     Args:
-        source: Image, or folder of images.
+        sources: Images, folders of images, or patterns as of :func:`glob.glob`, ``**`` included.
         skip_bad: Skip damaged images.
+        out_dir: Folder of results; what lies there is no image, unless a source lies there, too.
+
+    Returns:
+        Each image with the folder in which it was looked for (of a pattern: the part before the
+        first wildcard), and the number skipped.
 
     Raises:
-        UserError: There is none, or one is damaged and ``skip_bad`` is off.
+        UserError: A source gives none, or an image is damaged and ``skip_bad`` is off.
     """
-    path = Path(source)
-    if path.is_dir():
-        found = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES)
-    else:
-        found = [path] if path.is_file() else []
-    if not found:
-        raise UserError('image', f'got {source}',
-                        f'an image or a folder with images ({", ".join(sorted(SUFFIXES))})')
-    problems = {image: problem for image in found if (problem := image_problem(str(image)))}
-    if problems and (not skip_bad or len(problems) == len(found)):
+    found: dict[str, tuple[str, str]] = {}
+    for source in sources:
+        folder, paths = _search(source, out_dir)
+        if not paths:
+            raise UserError('images', f'got {source}', 'an image or a folder with images, or a '
+                            f'pattern that matches some ({", ".join(sorted(SUFFIXES))})')
+        for path in paths:
+            place, name = os.path.split(path)
+            found.setdefault(os.path.join(os.path.realpath(place), name), (path, folder))
+    images = dict(found.values())
+    problems = {image: problem for image in images if (problem := image_problem(image))}
+    if problems and (not skip_bad or len(problems) == len(images)):
         lines = [f'  {image}: {problem}' for image, problem in list(problems.items())[:5]]
-        raise UserError('image', f'{len(problems)} of {len(found)} images are damaged',
+        raise UserError('images', f'{len(problems)} of {len(images)} images are damaged',
                         remedy='fix them, or carry on without them: `skip_bad=True`',
                         details='\n'.join(lines))
-    return [image for image in found if image not in problems], len(problems)
+    return {image: folder for image, folder in images.items() if image not in problems}, \
+        len(problems)
+
+
+def _search(source: str, out_dir: str | None) -> tuple[str, list[str]]:
+    """The folder where the images of a source are looked for, and the images, sorted."""
+    if os.path.isfile(source):
+        return os.path.dirname(source) or '.', [source]
+    if os.path.isdir(source):
+        folder, places = source, [source]
+    else:
+        wild = glob.magic_check.search(source)
+        if not wild:
+            return source, []
+        folder = os.path.dirname(source[:wild.start()]) or '.'
+        places = glob.glob(source, recursive=True)
+    results = os.path.realpath(out_dir) if out_dir is not None else None
+    if results is not None and _lies_below(folder, results):
+        results = None
+    paths = {path for place in places
+             for path in (_walk(place) if os.path.isdir(place) else [place])
+             if Path(path).suffix.lower() in SUFFIXES
+             and (results is None or not _lies_below(path, results))}
+    return folder, sorted(paths, key=lambda path: Path(path).parts)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Files in a folder and below, each folder once; links are followed, but not upwards."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen or (seen and _lies_below(os.path.dirname(here), real)):
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        yield from (os.path.join(here, name) for name in files if not name.startswith('.'))
+
+
+def _lies_below(path: str, folder: str) -> bool:
+    """Whether a path is a folder, given without links, or lies in it."""
+    return Path(os.path.realpath(path)).is_relative_to(folder)
 
 
 def build_model(cfg: Config, checkpoint_path: str | None,
@@ -113,16 +167,16 @@ class Predictor:
         """The network's backbone; UserError where it has none."""
         return find_backbone(self.model)
 
-    def _load(self, path: Path) -> dict[str, Any]:
+    def _load(self, path: str | Path) -> dict[str, Any]:
         """A batch of one image as the test pipeline gives it."""
         return pseudo_collate([self._pipeline({'img_path': str(path), 'img_id': 0})])
 
-    def predict(self, path: Path) -> BaseDataElement:
+    def predict(self, path: str | Path) -> BaseDataElement:
         """The prediction for an image file, a data sample of the config's task."""
         with task_scope(self.cfg):
             return self.model.test_step(self._load(path))[0]
 
-    def read(self, path: Path) -> Tensor:
+    def read(self, path: str | Path) -> Tensor:
         """An image as the backbone gets it: resized, normalised, padded; (1, 3, H, W)."""
         with task_scope(self.cfg), torch.no_grad():
             return self.model.data_preprocessor(self._load(path), False)['inputs']

@@ -49,7 +49,7 @@ def test_without_mmcv(monkeypatch, capsys):
 
 @pytest.mark.parametrize(('options', 'words'), [
     (['--threads', '0'], 'threads is not valid: got [0], expected numbers >= 1'),
-    (['--json', 'no/such/folder/x.json'], 'json is not valid'),
+    (['--json', f'{__file__}/x.json'], 'json is not valid'),
 ])
 def test_options_that_are_not_valid(options, words, capsys):
     assert bench_attention.main(options) == 2

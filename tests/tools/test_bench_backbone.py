@@ -157,7 +157,7 @@ def test_projections_are_merged_for_inference_alone(pico: list, train: bool,
 @pytest.mark.parametrize(('options', 'words'), [
     (['--batch', '0'], 'batch is not valid: got 0'),
     (['--size', '-3'], 'size is not valid: got -3'),
-    (['--json', 'no/such/x.json'], 'json is not valid: got no/such/x.json')])
+    (['--json', f'{__file__}/x.json'], f'json is not valid: {__file__} is a file')])
 def test_options_that_cannot_be_met(options: list[str], words: str, pico: list,
                                     capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_backbone.main(['--device', 'cpu', *options]) == 2

@@ -7,7 +7,7 @@ from tools import collect_env
 
 
 def test_this_environment_is_ok(capsys):
-    assert collect_env.main() == 0
+    assert collect_env.main([]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert lines[-1] == 'OK'
     assert any(line.startswith('ops_dcn') and 'cpu' in line for line in lines)
@@ -17,7 +17,7 @@ def test_failing_item_names_the_command_that_mends_it(monkeypatch, capsys):
     monkeypatch.setattr(collect_env, 'checks', lambda: [
         lambda: collect_env.package('gone', 'no-such-distribution', 'no_such_module'),
         lambda: collect_env.package('NumPy', 'numpy', 'numpy', expected='0.0.1')])
-    assert collect_env.main() == 1
+    assert collect_env.main([]) == 1
     out = capsys.readouterr().out
     assert ("FAILS: gone: ModuleNotFoundError: No module named 'no_such_module'; "
             'fix it: make env') in out

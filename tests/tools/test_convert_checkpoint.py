@@ -1,6 +1,7 @@
 """tools/convert_checkpoint.py: what it says, what it writes, and what it refuses."""
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -184,3 +185,18 @@ def test_names_of_the_target(tool, published, tmp_path):
     refused(tool(published, tmp_path / 'x.ckpt'), 'ends in .safetensors, .pth, .pt')
     (tmp_path / 'folder.pth').mkdir()
     refused(tool(published, tmp_path / 'folder.pth', '--force'), 'exists, expected a new file')
+
+
+@pytest.mark.parametrize('target', ['source.pth', './x/../source.pth', 'link.pth', 'part.pth'])
+def test_the_source_is_never_written_over(tool, tmp_path, monkeypatch, target):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'x').mkdir()
+    for name in ('source.pth', 'part.pth'):
+        torch.save({'state_dict': {'a': torch.ones(2)}}, name)
+    (tmp_path / 'link.pth').symlink_to('source.pth')
+    (tmp_path / 'all.index.json').write_text(json.dumps({'weight_map': {'a': 'part.pth'}}))
+    before = {path: path.read_bytes() for path in tmp_path.glob('*.*')}
+    source = 'all.index.json' if target == 'part.pth' else 'source.pth'
+    code, _, err = tool(source, target, '--family', 'mmseg0', '--force')
+    assert code == 2 and 'DST is not valid' in err and 'which is the input' in err
+    assert {path: path.read_bytes() for path in tmp_path.glob('*.*')} == before

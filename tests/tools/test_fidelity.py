@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,16 @@ def test_tool_writes_both_reports_and_fails_where_a_row_does(
 def test_a_place_that_cannot_be_written_is_refused(capsys: pytest.CaptureFixture) -> None:
     assert fidelity.main(['--json', str(PAGE / 'out.json')]) == 2
     assert '--json is not valid' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (['--json', str(fidelity.DATA)], '--json is not valid: .*which is the input'),
+    (['--json', 'x.md', '--write', './x.md'], '--write is not valid: .*as for --json')])
+def test_the_data_and_one_another_are_not_written_over(
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str],
+        words: str) -> None:
+    monkeypatch.setattr(fidelity, 'measure', None)
+    before = fidelity.DATA.read_bytes()
+    assert fidelity.main(options) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert fidelity.DATA.read_bytes() == before

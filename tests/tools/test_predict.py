@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement, InstanceData
 from mmpretrain.structures import DataSample
@@ -39,17 +41,16 @@ def test_number_of_classes(trained, tmp_path, top, named):
     assert len(scores) == named and scores == sorted(scores, reverse=True)
 
 
-def test_caption_names_as_many_classes(monkeypatch):
+def test_caption_names_as_many_classes(monkeypatch, tmp_path):
     visualizer = VISUALIZERS.build({'type': 'mmpretrain.UniversalVisualizer', 'name': 'caption'})
     visualizer.dataset_meta = {'classes': ['ant', 'bee', 'cat']}
     captions = []
     monkeypatch.setattr('matplotlib.axes.Axes.text',
                         lambda self, x, y, text, **kwargs: captions.append(text))
-    monkeypatch.setattr('mmcv.imwrite', lambda *args: None)
     sample = DataSample().set_pred_score(torch.tensor([0.1, 0.7, 0.2])).set_pred_label(1)
     for top in (1, 2):
-        draw_sample(visualizer, np.zeros((300, 300, 3), np.uint8), sample, 'x.jpg', score_thr=0,
-                    with_truth=False, top=top)
+        draw_sample(visualizer, np.zeros((300, 300, 3), np.uint8), sample,
+                    str(tmp_path / 'x.jpg'), score_thr=0, with_truth=False, top=top)
     assert [' '.join(caption.split()) for caption in captions] == [
         'Prediction: 1, 0.70 (bee)', 'Prediction: 1, 0.70 (bee) 2, 0.20 (cat)']
     assert sample.pred_label.tolist() == [1]
@@ -142,3 +143,63 @@ def test_objects_below_the_threshold_are_dropped():
     objects = describe_sample(sample, ['a', 'b'], 0.5)['objects']
     assert objects == [{'box': [0, 1, 0, 0], 'label': 7, 'name': '7',
                         'score': pytest.approx(0.9)}]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A user's photos in the working folder, and their bytes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('photos/a.png', 'photos/a.jpg', 'photos/trip/a.jpg', 'more/b.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(name, np.full((32, 32, 3), len(name), np.uint8))
+    return {path: path.read_bytes() for path in tmp_path.rglob('*.*')}
+
+
+def test_every_image_has_results_of_its_own(trained, photos, capsys):
+    system = trained('classifier')
+    argv = [system.config, system.checkpoint, 'photos', 'more/*.jpg', 'photos/a.jpg']
+    for _ in range(2):  # the second time over the results of the first
+        assert predict.main([*argv, '--out-dir', 'photos/out', '--features', 'head.fc']) == 0
+        assert 'predict.py: 4 images in ' in capsys.readouterr().out
+    found = sorted(path.relative_to('photos/out') for path in Path('photos/out').rglob('*.*'))
+    names = {'a.jpg': 'photos/a.jpg', 'a.png': 'photos/a.png', 'trip/a': 'photos/trip/a.jpg',
+             'b': 'more/b.jpg'}
+    assert found == sorted(Path(f'{name}{end}') for name in names
+                           for end in ('.jpg', '.json', '_features.npz'))
+    for name, image in names.items():
+        assert json.loads(Path(f'photos/out/{name}.json').read_text())['image'] == image
+    assert all(path.read_bytes() == content for path, content in photos.items())
+
+
+@pytest.mark.parametrize(('image', 'out_dir'), [
+    ('photos', 'photos'), ('photos/a.jpg', 'photos'), ('photos/a.png', 'photos/trip/..'),
+    ('photos/**/*.jpg', './photos')])
+def test_results_never_lie_beside_the_images(trained, photos, capsys, image, out_dir):
+    system = trained('classifier')
+    assert predict.main([system.config, system.checkpoint, image, '--out-dir', out_dir]) == 2
+    assert '--out-dir is not valid' in (said := capsys.readouterr().err)
+    assert 'beside the image photos/' in said
+    assert {path: path.read_bytes() for path in Path.cwd().rglob('*.*')} == photos
+
+
+def test_a_config_in_json_is_not_written_over(trained, photos, capsys):
+    system = trained('classifier')
+    Config.fromfile(system.config).dump('predictions.json')
+    before = Path('predictions.json').read_bytes()
+    Path('photos/a.jpg').rename('photos/predictions.jpg')
+    assert predict.main(['predictions.json', system.checkpoint, 'photos/predictions.jpg',
+                         '--out-dir', '.']) == 2
+    assert 'which is the input predictions.json' in capsys.readouterr().err
+    assert Path('predictions.json').read_bytes() == before
+
+
+def test_a_failure_while_drawing_leaves_no_part_of_a_picture(trained, photos, monkeypatch):
+    system = trained('classifier')
+
+    def fill_the_disk(image, path, *args, **kwargs):
+        Path(path).write_bytes(b'half')
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr('mmcv.imwrite', fill_the_disk)
+    with pytest.raises(OSError, match='No space'):
+        predict.main([system.config, system.checkpoint, 'more', '--out-dir', 'out'])
+    assert not list(Path('out').iterdir())

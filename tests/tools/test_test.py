@@ -12,7 +12,7 @@ from tools import test as test_tool
 
 SAMPLES = {'classifier': 6, 'detector': 6, 'segmentor': 4}
 METRICS = {'classifier': 'accuracy/top1', 'detector': 'coco/segm_mAP_50', 'segmentor': 'mIoU'}
-PICTURES = {'classifier': ['dark_0.jpg', 'light_2.jpg'], 'detector': ['001.jpg', '006.jpg'],
+PICTURES = {'classifier': ['dark/0.jpg', 'light/2.jpg'], 'detector': ['001.jpg', '006.jpg'],
             'segmentor': ['0.jpg', '3.jpg']}
 
 
@@ -26,7 +26,7 @@ def test_metrics_and_pictures(trained, tmp_path, capsys, task):
     last = capsys.readouterr().out.splitlines()[-1]
     assert f'{METRICS[task]}={metrics[METRICS[task]]:.4f}' in last
     assert last.startswith('test.py: done in ') and '0 images skipped' in last
-    drawn = sorted(path.name for path in pictures.iterdir())
+    drawn = sorted(str(path.relative_to(pictures)) for path in pictures.rglob('*.jpg'))
     assert len(drawn) == SAMPLES[task] and set(PICTURES[task]) <= set(drawn)
     picture = cv2.imread(str(pictures / drawn[0]))
     # Ground truth and prediction lie side by side; a class is a caption instead.
@@ -50,6 +50,24 @@ def test_predictions(trained, tmp_path):
                            '--out', str(out)]) == 0
     predictions = pickle.loads(out.read_bytes())
     assert len(predictions) == 4 and predictions[0]['pred_sem_seg']['data'].shape == (1, 48, 64)
+
+
+@pytest.mark.parametrize(('option', 'place', 'words'), [
+    ('--out', '{data}/annotations.json', 'annotations.json, which is the input'),
+    ('--out', '{link}/annotations.json', 'annotations.json, which is the input'),
+    ('--show-dir', '{data}/images', 'beside the image'),
+    ('--show-dir', '{link}/images', 'beside the image')])
+def test_data_are_not_written_over(trained, tmp_path, capsys, option, place, words):
+    system = trained('detector')
+    (tmp_path / 'link').symlink_to(system.data)
+    before = {path: path.read_bytes() for path in system.data.rglob('*.*')}
+    argv = [system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work')]
+    place = place.format(data=system.data, link=tmp_path / 'link')
+    assert test_tool.main([*argv, option, place]) == 2
+    said = capsys.readouterr().err
+    assert f'{option} is not valid' in said and words in said
+    assert {path: path.read_bytes() for path in system.data.rglob('*.*')} == before
+    assert not (tmp_path / 'work').exists()
 
 
 def test_out_of_another_kind(trained, tmp_path, capsys):

@@ -27,6 +27,7 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from mmcls_custom.backbones import InternImage  # noqa: E402
+from mmdcn import writing  # noqa: E402
 from mmdcn.analysis import record_features  # noqa: E402
 from mmdcn.analysis.sampling import first_center, stride_of  # noqa: E402
 from mmdcn.apis import cli  # noqa: E402
@@ -154,11 +155,12 @@ def draw(fields: list[Field], path: Path) -> None:
         axis.set_xticks([])
         axis.set_yticks([])
     figure.colorbar(shown, ax=axes[0].tolist(), label='contribution / highest')
-    figure.savefig(path, dpi=200)
+    with writing.whole_file(path) as part:
+        figure.savefig(part, dpi=200)
     plt.close(figure)
 
 
-def _inputs(predictor: Predictor, images: list[Path],
+def _inputs(predictor: Predictor, images: Iterable[str],
             args: argparse.Namespace) -> Iterator[Tensor]:
     if args.noise:
         generator = torch.Generator().manual_seed(args.seed)
@@ -184,15 +186,15 @@ def analyse(args: argparse.Namespace) -> int:
     if isinstance(backbone, InternImage):
         backbone.out_indices = (0, 1, 2, 3)  # classifiers ask for the last stage only
     fields = receptive_fields(backbone, _inputs(predictor, images, args))
-    out_dir.mkdir(parents=True, exist_ok=True)
     name = out_dir / 'effective_receptive_field'
     draw(fields, name.with_suffix('.png'))
     arrays: dict[str, Any] = {field.name.replace(' ', ''): field.map for field in fields}
-    np.savez_compressed(name.with_suffix('.npz'), **arrays)
+    with writing.whole_file(name.with_suffix('.npz')) as part:
+        np.savez_compressed(part, **arrays)
     report = [{'stage': field.name, 'stride': field.stride, 'center': field.center,
                'sides': {str(share): side_of_share(field, share) for share in SHARES}}
               for field in fields]
-    name.with_suffix('.json').write_text(json.dumps(report, indent=2) + '\n')
+    writing.write_text(name.with_suffix('.json'), json.dumps(report, indent=2) + '\n')
     for field in fields:
         sides = ', '.join(f'{share:.0%} within {side_of_share(field, share):.3f}'
                           for share in SHARES)

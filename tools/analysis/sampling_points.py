@@ -18,6 +18,7 @@ import matplotlib  # noqa: E402
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
 
+from mmdcn import writing  # noqa: E402
 from mmdcn.analysis.features import match_layers  # noqa: E402
 from mmdcn.analysis.sampling import (  # noqa: E402
     Sampling,
@@ -56,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the tool."""
     parser = cli.build_image_parser(
         'sampling_points.py', 'Draw where a network samples for one position of an image.',
-        out_dir='analysis', images='+')
+        out_dir='analysis')
     parser.add_argument('--position', type=float, nargs=2, default=(0.5, 0.5),
                         metavar=('X', 'Y'), help='shares of width and height of what the network '
                         'sees (default: 0.5 0.5)')
@@ -129,7 +130,8 @@ def draw(image: np.ndarray, looks: list[Look], groups: int, path: Path) -> None:
         for axis, group in zip(row[1:], chosen, strict=False):
             shown = _draw_group(axis, image, look, group, window)
         figure.colorbar(shown, ax=row.tolist(), shrink=0.85, aspect=14, pad=0.01)
-    figure.savefig(path, dpi=200)
+    with writing.whole_file(path) as part:
+        figure.savefig(part, dpi=200)
     plt.close(figure)
 
 
@@ -197,22 +199,21 @@ def analyse(args: argparse.Namespace) -> int:
     if args.groups < 1:
         raise UserError('groups', f'got {args.groups}', 'at least 1')
     predictor, images, _ = cli.open_images(args)
-    out_dir = Path(args.out_dir)
-    for path in images:
+    for path, place in images.items():
         inputs = predictor.read(path)
         with record_sampling(predictor.backbone) as samplings:
             predictor.backbone(inputs)
         names = choose(samplings, predictor.backbone, args.layers)
         looks = [look_at(name, samplings[name], predictor.backbone, tuple(inputs.shape[-2:]),
                          args.position) for name in names]
-        out_dir.mkdir(parents=True, exist_ok=True)
-        target = f'{out_dir / path.stem}_sampling_points'
+        target = f'{place}_sampling_points'
         draw(predictor.show(inputs), looks, args.groups, Path(f'{target}.png'))
         arrays = {f'{look.name}.{part}': getattr(look, part) for look in looks
                   for part in ('center', 'points', 'grid', 'weights')}
-        np.savez_compressed(f'{target}.npz', **arrays)
+        with writing.whole_file(f'{target}.npz') as part:
+            np.savez_compressed(part, image=np.array(path), **arrays)
         print(f'{path}: {", ".join(names)}')
-    print(f'sampling_points.py: {len(images)} images; results in {out_dir}')
+    print(f'sampling_points.py: {len(images)} images; results in {args.out_dir}')
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from mmdcn import writing  # noqa: E402
 from mmdcn.analysis.sampling import Sampling, record_sampling, stride_of  # noqa: E402
 from mmdcn.apis import cli  # noqa: E402
 from mmdcn.apis.inference import Predictor  # noqa: E402
@@ -73,7 +75,7 @@ class LayerStats:
                 'weight_negative': negative, 'effective_points': effective}
 
 
-def collect(predictor: Predictor, images: list[Path]) -> dict[str, LayerStats]:
+def collect(predictor: Predictor, images: Iterable[str]) -> dict[str, LayerStats]:
     """Statistics of every deformable layer of the backbone over some images."""
     stats: dict[str, LayerStats] = {}
     for path in images:
@@ -95,14 +97,20 @@ def format_table(rows: dict[str, dict[str, float]]) -> str:
     return '\n'.join(lines)
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    return cli.build_image_parser(
+        'sampling_stats.py', 'Measure where the deformable layers of a network sample.',
+        out_dir='analysis')
+
+
 def analyse(args: argparse.Namespace) -> int:
     """Do what the command line says; returns the exit code."""
     predictor, images, _ = cli.open_images(args)
     out_dir = Path(args.out_dir)
     rows = {name: {'stride': stats.stride, 'points': stats.points, **stats.summary()}
             for name, stats in collect(predictor, images).items()}
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / 'sampling_stats.json').write_text(json.dumps(rows, indent=2) + '\n')
+    writing.write_text(out_dir / 'sampling_stats.json', json.dumps(rows, indent=2) + '\n')
     print(format_table(rows))
     print(f'sampling_stats.py: {len(rows)} layers, {len(images)} images; '
           f'results in {out_dir}')
@@ -111,10 +119,7 @@ def analyse(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool; returns 0, or 2 for bad input."""
-    parser = cli.build_image_parser(
-        'sampling_stats.py', 'Measure where the deformable layers of a network sample.',
-        out_dir='analysis', images='+')
-    return cli.run_tool(analyse, parser, argv)
+    return cli.run_tool(analyse, build_parser(), argv)
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mmdcn.apis.results import check_outputs
 from mmdcn.errors import UserError
 
 # (height, width) of the levels of an image of 800 x 1333 at strides 8 to 64: 22,223 pixels.
@@ -20,10 +21,7 @@ def check_options(args: argparse.Namespace) -> None:
     """Raise UserError for numbers of threads, or files to write, that are not possible."""
     if min(args.threads) < 1:
         raise UserError('threads', f'got {args.threads}', 'numbers >= 1')
-    for name in ('json', 'plot'):
-        path = getattr(args, name, None)
-        if path is not None and not path.parent.is_dir():
-            raise UserError(name, f'got {path}', 'a folder that exists')
+    check_outputs({name: getattr(args, name, None) for name in ('json', 'plot')})
 
 
 def timed(call: Callable[[], Any], repeats: int) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmdcn.errors import UserError
+from mmdcn.writing import whole_file, write_text
 from ops_dcn import _library
 from tools.bench import cuda_cases, limits
 from tools.bench.cuda_cases import Problem
@@ -158,7 +159,8 @@ def plot(records: list[dict[str, Any]], path: Path, title: str) -> None:
                         [' '.join(row) for row in rows], fontsize=7)
         axis.invert_yaxis()
     figure.axes[0].legend(fontsize=7)
-    figure.savefig(path)
+    with whole_file(path) as part:
+        figure.savefig(part)
 
 
 def commit() -> str:
@@ -193,6 +195,6 @@ def run(arguments: argparse.Namespace) -> None:
                  'memory_bytes_per_s': device.memory, 'l1_bytes_per_s': device.l1,
                  'limits_from': device.source, 'repetitions': timer.repetitions,
                  'records': records}
-        arguments.json.write_text(json.dumps(facts, indent=2) + '\n')
+        write_text(arguments.json, json.dumps(facts, indent=2) + '\n')
     if arguments.plot is not None:
         plot(records, arguments.plot, head)

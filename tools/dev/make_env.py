@@ -1,6 +1,6 @@
 """Make ``.venv`` with everything the project needs; ``make env`` calls this.
 
-Standard library only, because it runs before anything is installed. Decisions:
+Standard library only, as is ``mmdcn.writing``: it runs before anything is installed. Decisions:
 
 * Steps run in order, each remembered by a digest of its inputs in ``.venv/mmdcn_env.json``: a
   second call does nothing, and a changed source file rebuilds only ``ops_dcn``.
@@ -24,6 +24,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from mmdcn.writing import write_text  # noqa: E402
+
 REQUIREMENTS = ROOT / 'requirements'
 WHEEL_TORCH = '2.13.0'  # the prebuilt mmcv wheels are for this torch
 MIN_TORCH = (2, 10)
@@ -139,11 +143,13 @@ class Environment:
         """Create the environment with the calling interpreter, linking its torch if it has one."""
         given = probe_torch(sys.executable)
         if not Path(self.python).exists():
+            new = not self.folder.exists()
             try:
                 subprocess.run([sys.executable, '-m', 'venv', str(self.folder)], check=True,
                                capture_output=True, text=True)
             except subprocess.CalledProcessError as error:
-                shutil.rmtree(self.folder, ignore_errors=True)
+                if new:
+                    shutil.rmtree(self.folder, ignore_errors=True)
                 version = f'{sys.version_info.major}.{sys.version_info.minor}'
                 raise EnvError(
                     f'{error.stdout or error.stderr}\nvenv cannot be made with {sys.executable}; '
@@ -224,10 +230,12 @@ class Environment:
 def make_env(folder: Path) -> None:
     """Bring the environment in ``folder`` up to date."""
     start = time.time()
-    if not (3, 10) <= sys.version_info[:2] <= (3, 12):
+    if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         raise EnvError(f'Python is not valid: got {sys.version.split()[0]} ({sys.executable}), '
-                       'expected 3.10 to 3.12; install one (Debian/Ubuntu: apt-get install '
-                       'python3.11 python3.11-venv) or call make env PYTHON=/path/to/python3.11')
+                       'expected 3.10 to 3.13; install one (Debian/Ubuntu: apt-get install '
+                       'python3 python3-venv; with uv, without root: uv python install 3.11 && '
+                       'make env PYTHON=$(uv python find 3.11)) or call make env '
+                       'PYTHON=/path/to/python3.11')
     env = Environment(folder)
     if not Path(env.python).exists():
         env.state = {}
@@ -244,16 +252,21 @@ def make_env(folder: Path) -> None:
         say(f'[{number}/{len(steps)}] {name}')
         action()
         env.state[name] = key
-        env.state_file.write_text(json.dumps(env.state, indent=1))
+        write_text(env.state_file, json.dumps(env.state, indent=1))
     say(f'environment {folder} is ready after {time.time() - start:.0f} s; '
         f'check it any time: {folder}/bin/python tools/collect_env.py')
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the tool."""
+    parser = argparse.ArgumentParser(prog='make_env.py', description=__doc__.splitlines()[0])
+    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='folder (default: .venv)')
+    return parser
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit code 2 with a message where something is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--venv', type=Path, default=ROOT / '.venv', help='folder (default: .venv)')
-    arguments = parser.parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     try:
         make_env(arguments.venv)
     except EnvError as error:

@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from mmdcn.analysis.model_zoo import TASKS, markdown_table, read_zoo, size, title  # noqa: E402
 from mmdcn.apis import cli  # noqa: E402
+from mmdcn.writing import write_text  # noqa: E402
 
 DATA = ROOT / 'docs' / 'model_zoo.json'
 PAGE = ROOT / 'docs' / 'model_zoo.md'
@@ -92,7 +93,7 @@ def write_or_check(text: str, page: Path, check: bool, command: str) -> int:
     """Write a generated page, or with ``check`` compare; 1 where the page is out of step."""
     current = page.read_text() if page.is_file() else ''
     if not check:
-        page.write_text(text)
+        write_text(page, text)
         print(f'wrote {page}')
         return 0
     print(f'{page.name} is in step' if current == text else

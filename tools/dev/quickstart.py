@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from mmdcn.apis import cli  # noqa: E402
+from mmdcn.apis.drawing import write_image  # noqa: E402
 
 CONFIG = 'configs/mini/mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py'
 ZOOM = 3
@@ -122,12 +122,9 @@ def write_picture(data_root: Path, checkpoint: Path, work_dir: Path, count: int 
     """Predict some val images with ``tools/predict.py`` and draw them beside their ground truth."""
     annotations = json.loads((data_root / 'annotations/instances_val2017.json').read_text())
     chosen = pick_images(annotations, count)
-    images, out = work_dir / 'chosen', work_dir / 'predictions'
-    shutil.rmtree(images, ignore_errors=True)
-    images.mkdir(parents=True)
-    for image in chosen:
-        shutil.copy(data_root / 'val2017' / image['file_name'], images)
-    run('tools/predict.py', CONFIG, str(checkpoint), str(images), '--out-dir', str(out),
+    images, out = data_root / 'val2017', work_dir / 'predictions'
+    run('tools/predict.py', CONFIG, str(checkpoint),
+        *(str(images / image['file_name']) for image in chosen), '--out-dir', str(out),
         '--score-thr', '0.5')
     pairs = []
     for image in chosen:
@@ -136,7 +133,7 @@ def write_picture(data_root: Path, checkpoint: Path, work_dir: Path, count: int 
         pairs.append((draw(pixels, truth_of(annotations, image)),
                       draw(pixels, predictions_of(result, image))))
     path = work_dir / 'quickstart.png'
-    cv2.imwrite(str(path), montage(pairs))
+    write_image(path, montage(pairs))
     return path
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mmdcn.errors import UserError
+from mmdcn.writing import write_text
 from tools.mini_data.classes import SPLITS, VERSION
 
 MANIFEST = 'mini_data.json'
@@ -41,7 +42,7 @@ def scaled(count: int, scale: float) -> int:
 
 def write_json(path: Path, content: dict, indent: int | None = None) -> None:
     """Write JSON, the same bytes every time."""
-    path.write_text(json.dumps(content, indent=indent) + '\n', encoding='utf-8')
+    write_text(path, json.dumps(content, indent=indent) + '\n')
 
 
 def digest(folder: Path) -> tuple[int, str]:
@@ -92,16 +93,27 @@ def check(folder: Path, wanted: dict, overwrite: bool) -> dict | None:
         raise UserError(str(folder), 'got files that this tool did not write', 'nothing there',
                         'choose another --root or move them away (--overwrite replaces only what '
                         'this tool wrote)')
+    files, content_digest = digest(folder)
     if overwrite:
+        _refuse_added_files(folder, files, manifest)
         return None
     differing = [f'{key} {manifest.get(key)} instead of {value}'
                  for key, value in wanted.items() if manifest.get(key) != value]
-    if not differing and digest(folder) != (manifest.get('files'), manifest.get('digest')):
+    if not differing and (files, content_digest) != (manifest.get('files'),
+                                                     manifest.get('digest')):
         differing = ['files that were changed, added or lost since they were written']
     if not differing:
         return manifest
     raise UserError(str(folder), f'got {", ".join(differing)}',
                     remedy='add --overwrite to replace it, or choose another --root')
+
+
+def _refuse_added_files(folder: Path, files: int, manifest: dict) -> None:
+    """Raise UserError where a set folder holds more files than this tool wrote."""
+    written = manifest.get('files')
+    if not isinstance(written, int) or files > written:
+        raise UserError(str(folder), f'got {files} files', f'the {written} that this tool wrote',
+                        'move the others away: --overwrite would remove them')
 
 
 @contextmanager

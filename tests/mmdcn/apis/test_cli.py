@@ -149,9 +149,9 @@ def test_log_lines_name_flags_while_the_tool_runs(caplog: pytest.LogCaptureFixtu
 def test_the_library_names_its_arguments(tmp_path: Path) -> None:
     (tmp_path / 'a.jpg').write_bytes(b'')
     with pytest.raises(UserError) as caught:
-        find_images(str(tmp_path), skip_bad=False)
+        find_images([str(tmp_path)], skip_bad=False)
     assert str(caught.value) == (
-        'image is not valid: 1 of 1 images are damaged; fix them, or carry on without them: '
+        'images is not valid: 1 of 1 images are damaged; fix them, or carry on without them: '
         f'`skip_bad=True`\n  {tmp_path}/a.jpg: empty file')
     with pytest.raises(UserError, match='^work_dir is not valid: .*a.jpg is a file, expected a'):
         config.set_work_dir(config.Config({}), str(tmp_path / 'a.jpg' / 'w'))

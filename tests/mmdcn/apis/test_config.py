@@ -30,3 +30,30 @@ def test_option_may_name_an_argument_that_the_config_leaves_at_its_default(tmp_p
                                       frozen_stages=4)
     with pytest.raises(UserError, match="got 'loader.sizes', expected a key of loader.*size"):
         config.load_config(str(path), ['loader.sizes=2'])
+
+
+BASE = "model = dict(type='A')\n"
+
+
+def test_a_config_is_not_replaced_by_what_a_run_writes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'small.py').write_text('# by hand\n' + BASE)
+    cfg = config.load_config('small.py')
+    with pytest.raises(UserError, match='work_dir is not valid: .*would replace small.py'):
+        config.set_work_dir(cfg, '.')
+    config.set_work_dir(cfg, 'work')
+    (tmp_path / 'work').mkdir()
+    cfg.dump('work/small.py')  # by a run; the next may start from it and write it again
+    config.set_work_dir(config.load_config('work/small.py'), 'work')
+
+
+def test_files_that_a_config_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('data/ann/val.json', 'weights.pth', 'b.json'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / 'small.py').write_text(
+        BASE + "load_from = 'weights.pth'\nloader = dict(dataset=dict(data_root='data/', "
+        "ann_file='ann/val.json', number=1, paths=['b.json', 'absent.json']))\n")
+    assert config.named_files(config.load_config('small.py')) == [
+        'small.py', 'b.json', 'data/ann/val.json', 'weights.pth']

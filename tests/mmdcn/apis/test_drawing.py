@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import pickle
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,7 +11,15 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from mmdcn.apis.drawing import describe_sample, mask_to_rle, read_image
+from mmdcn.apis.drawing import (
+    DrawPredictionsHook,
+    DumpWholeResults,
+    describe_sample,
+    mask_to_rle,
+    read_image,
+    write_image,
+)
+from mmdcn.errors import UserError
 
 CLASSES = ['cat', 'dog', 'cow']
 
@@ -57,3 +67,39 @@ def test_images_are_read_as_rgb(tmp_path):
     (tmp_path / 'text.png').write_text('no image')
     with pytest.raises(ValueError, match=r'text\.png cannot be decoded'):
         read_image(str(tmp_path / 'text.png'))
+
+
+def test_pictures_of_equal_names_are_all_kept(tmp_path):
+    paths = [f'{tmp_path}/{name}' for name in ('a_b/c.jpg', 'a/b_c.jpg', 'a/b_c.png', 'd/c.jpg')]
+    # a data set may hold a picture twice
+    infos = [{'img_path': path} for path in [*paths, paths[0]]]
+    dataset = type('Data', (), {'get_data_info': lambda self, i: infos[i],
+                                '__len__': lambda self: len(infos)})()
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset))
+    hook = DrawPredictionsHook(str(tmp_path / 'out'))
+    hook.before_run(runner)
+    assert hook._places == {path: f'{tmp_path}/out/{name}' for path, name in zip(
+        paths, ('a_b/c', 'a/b_c.jpg', 'a/b_c.png', 'd/c'), strict=True)}
+    (tmp_path / 'd').mkdir()
+    with pytest.raises(UserError, match='^show_dir is not valid: .*beside the image .*/d/c.jpg'):
+        DrawPredictionsHook(str(tmp_path)).before_run(runner)
+
+
+@pytest.mark.parametrize('kind', ['image', 'results'])
+def test_files_are_whole_or_as_before(tmp_path, monkeypatch, kind):
+    path = tmp_path / ('a.png' if kind == 'image' else 'a.pkl')
+
+    def write(number):
+        if kind == 'image':
+            write_image(path, np.full((4, 4), number, np.uint8))
+        else:
+            assert DumpWholeResults(str(path)).compute_metrics([number]) == {}
+    write(7)
+    assert (cv2.imread(str(path))[0, 0, 0] if kind == 'image' else
+            pickle.loads(path.read_bytes())[0]) == 7
+    before = path.read_bytes()
+    monkeypatch.setattr('os.fsync', lambda handle: (_ for _ in ()).throw(OSError(28, 'No space')))
+    with pytest.raises(OSError, match='No space'):
+        write(8)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 """Single images: the network finds them, sees them, and shows what it sees."""
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -9,7 +10,8 @@ import pytest
 from torch import nn
 
 from mmdcn.apis import cli
-from mmdcn.apis.inference import find_backbone
+from mmdcn.apis.inference import find_backbone, find_images
+from mmdcn.errors import UserError
 
 
 def test_model_without_backbone() -> None:
@@ -28,5 +30,61 @@ def test_image_is_shown_in_its_own_colours(deformable: Any, tmp_path: Any) -> No
     for options in ([], ['--cfg-options', f'model.data_preprocessor={rgb}']):
         predictor, images, _ = cli.open_images(parser.parse_args(
             [made.config, made.checkpoint, str(tmp_path / 'red.png'), *options]))
-        shown = predictor.show(predictor.read(images[0]))
+        shown = predictor.show(predictor.read(*images))
         assert shown.shape == (64, 64, 3) and shown[5, 5].tolist() == [200, 0, 0]
+
+
+@pytest.fixture(scope='module')
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images in folders, with links, hidden files and results of an earlier run among them."""
+    root = tmp_path_factory.mktemp('tree')
+    for name in ('photos/b.jpg', 'photos/a/x.jpg', 'photos/a/deep/y.PNG', 'photos/c/x.jpg',
+                 'photos/.trash/z.jpg', 'photos/._b.jpg', 'photos/out/a/x.jpg', 'odd[1].jpg'):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        suffix = Path(name).suffix.lower()
+        (root / name).write_bytes(cv2.imencode(suffix, np.zeros((4, 4, 3), np.uint8))[1])
+    (root / 'photos' / 'notes.txt').write_text('no image')
+    (root / 'photos' / 'a' / 'up').symlink_to('..')
+    (root / 'linked').symlink_to('photos/a')
+    return root
+
+
+A, ALL = ['photos/a/deep/y.PNG', 'photos/a/x.jpg'], [
+    'photos/a/deep/y.PNG', 'photos/a/x.jpg', 'photos/b.jpg', 'photos/c/x.jpg']
+
+
+@pytest.mark.parametrize(('sources', 'expected'), [
+    (['photos/b.jpg'], {'photos/b.jpg': 'photos'}),
+    (['odd[1].jpg'], {'odd[1].jpg': '.'}),  # a file of that name, not a pattern
+    (['photos'], dict.fromkeys(ALL, 'photos')),
+    (['photos/'], dict.fromkeys(ALL, 'photos/')),
+    (['photos/a'], dict.fromkeys(A, 'photos/a')),
+    (['photos/.tra?h'], {'photos/.trash/z.jpg': 'photos'}),  # hidden, but asked for
+    (['photos/*.jpg'], {'photos/b.jpg': 'photos'}),
+    (['photos/*'], dict.fromkeys(ALL, 'photos')),
+    (['photos/[ac]/x.jpg'], dict.fromkeys(['photos/a/x.jpg', 'photos/c/x.jpg'], 'photos')),
+    (['photos/a/**/*.PNG'], {'photos/a/deep/y.PNG': 'photos/a'}),
+    (['*[[]1].jpg'], {'odd[1].jpg': '.'}),
+    # in the order of the sources, each image once, whatever it is called
+    (['photos/c', 'photos/b.jpg', 'photos/c/x.jpg', './photos/b.jpg'],
+     {'photos/c/x.jpg': 'photos/c', 'photos/b.jpg': 'photos'}),
+    (['linked/x.jpg', 'photos/a/x.jpg'], {'linked/x.jpg': 'linked'}),
+    # results count where they are asked for
+    (['photos/out'], {'photos/out/a/x.jpg': 'photos/out'}),
+    (['photos/out/a/x.jpg'], {'photos/out/a/x.jpg': 'photos/out/a'}),
+])
+def test_images_of_files_folders_and_patterns(tree: Path, monkeypatch: pytest.MonkeyPatch,
+                                              sources: list[str], expected: dict) -> None:
+    monkeypatch.chdir(tree)
+    found, skipped = find_images(sources, skip_bad=False, out_dir='photos/out')
+    assert (found, list(found), skipped) == (expected, list(expected), 0)
+
+
+@pytest.mark.parametrize('source', ['absent.jpg', 'photos/*.gif', 'absent/**/*.jpg', 'photos/*.txt',
+                                    ''])
+def test_sources_without_images_are_named(tree: Path, monkeypatch: pytest.MonkeyPatch,
+                                          source: str) -> None:
+    monkeypatch.chdir(tree)
+    with pytest.raises(UserError) as caught:
+        find_images(['photos', source], skip_bad=True)
+    assert (caught.value.name, caught.value.found) == ('images', f'got {source}')

@@ -52,8 +52,8 @@ def test_progress_stays_out_of_the_table(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize(('options', 'words'), [
     ({'threads': [2, 0]}, r'threads is not valid: got \[2, 0\]'),
-    ({'json': Path('no/such/x.json')}, 'json is not valid: got no/such/x.json, .*folder'),
-    ({'plot': Path('no/such/x.png')}, 'plot is not valid')])
+    ({'json': Path(f'{__file__}/x.json')}, 'json is not valid: .*is a file'),
+    ({'json': Path('x.json'), 'plot': Path('x.json')}, 'plot is not valid: .*as for `json`')])
 def test_options_that_are_not_possible(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         cpu_timer.check_options(argparse.Namespace(**{'threads': [1], 'json': None} | options))

@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers import ROOT
 from tools.dev import make_env
 
 
@@ -120,10 +123,41 @@ def test_missing_compiler_is_named(monkeypatch, capsys, tmp_path):
     assert not (tmp_path / 'venv').exists()
 
 
-def test_wrong_python_is_named(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(sys, 'version_info', (3, 9, 1))
+@pytest.mark.parametrize('version', [(3, 9, 1), (3, 14, 0)])
+def test_wrong_python_is_named(monkeypatch, capsys, tmp_path, version):
+    monkeypatch.setattr(sys, 'version_info', version)
     assert make_env.main(['--venv', str(tmp_path / 'venv')]) == 2
-    assert 'expected 3.10 to 3.12' in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert 'expected 3.10 to 3.13' in said
+    assert 'uv python install 3.11 && make env PYTHON=$(uv python find 3.11)' in said
+
+
+def test_one_range_of_pythons_everywhere():
+    found = {name: re.findall(r'3\.10 to (3\.\d+)|<= \(3, (\d+)\)', (ROOT / name).read_text())
+             for name in ('Makefile', 'README.md', 'docs/environment.md', 'tools/collect_env.py',
+                          'tools/dev/make_env.py')}
+    assert all(found.values())
+    assert {text.removeprefix('3.') for pairs in found.values() for pair in pairs
+            for text in pair if text} == {'13'}
+
+
+@pytest.mark.parametrize('new', [True, False])
+def test_a_folder_that_was_there_survives_a_venv_that_fails(monkeypatch, tmp_path, new):
+    folder = tmp_path / 'mine'
+    if not new:
+        folder.mkdir()
+        (folder / 'thesis.txt').write_text('mine')
+
+    def fail(command, **kwargs):
+        if '-m' in command:
+            (folder / 'bin').mkdir(parents=True)
+            raise subprocess.CalledProcessError(1, command, 'no ensurepip')
+        return subprocess.CompletedProcess(command, 1)
+    monkeypatch.setattr(subprocess, 'run', fail)
+    with pytest.raises(make_env.EnvError, match='venv cannot be made'):
+        make_env.Environment(folder).create()
+    assert folder.exists() != new
+    assert new or (folder / 'thesis.txt').read_text() == 'mine'
 
 
 def test_failing_command_shows_its_end_and_its_log(tmp_path):

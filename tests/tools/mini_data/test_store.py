@@ -119,7 +119,11 @@ def test_a_set_that_is_no_longer_whole_is_refused(tmp_path: Path, change) -> Non
     change(tmp_path)
     with pytest.raises(ValueError, match='changed, added or lost'):
         check(tmp_path, WANTED, overwrite=False)
-    assert check(tmp_path, WANTED, overwrite=True) is None
+    if digest(tmp_path)[0] == 3:  # the added file is not ours to remove
+        with pytest.raises(ValueError, match='got 3 files, expected the 2 .* move the others'):
+            check(tmp_path, WANTED, overwrite=True)
+    else:
+        assert check(tmp_path, WANTED, overwrite=True) is None
 
 
 @pytest.mark.parametrize('manifest', [
