@@ -48,14 +48,12 @@ class CocoCheck(DataCheck):
         model = model.module if is_model_wrapper(model) else model
         for name, part in model.named_modules():
             count = getattr(part, 'num_classes', None)
-            if _OTHER_CLASSES & set(name.split('.')) or not isinstance(count, int) or \
-                    count == len(classes):
-                continue
-            raise UserError(
-                '.'.join(filter(None, ('model', name, 'num_classes'))), f'got {count}',
-                f'{len(classes)}, as many as {where}.metainfo.classes has',
-                'set it in every head, or metainfo=dict(classes=...) of the data set, whichever '
-                'is wrong')
+            if name and not _OTHER_CLASSES & set(name.split('.')) and \
+                    isinstance(count, int) and count != len(classes):
+                raise UserError(f'model.{name}.num_classes', f'got {count}',
+                                f'{len(classes)}, as many as {where}.metainfo.classes has',
+                                'set it in every head, or metainfo=dict(classes=...) of the data '
+                                'set, whichever is wrong')
 
 
 def _check_sizes(dataset: Any) -> None:
