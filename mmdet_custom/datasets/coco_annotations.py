@@ -164,6 +164,11 @@ def check_references(content: dict[str, Any], file: str) -> None:
            'a text', 'write the name of the class')
     for key, kind in (('image_id', 'images'), ('category_id', 'categories')):
         known = {entry['id'] for entry in content[kind]}
+        try:
+            if {entry.get(key) for entry in content['annotations']} <= known:
+                continue
+        except TypeError:  # a list or dictionary
+            pass
         refuse(file, ((annotation_name(entry), f'{key} {entry.get(key)!r}')
                       for entry in content['annotations'] if not _among(entry.get(key), known)),
                f"the id of an entry of '{kind}'",
@@ -232,10 +237,10 @@ def check_within(content: dict[str, Any], boxes: np.ndarray, notes: Notes) -> li
         boxes: As :func:`mend_boxes` returns them.
         notes: Takes down what training leaves out.
     """
-    sizes = {image['id']: (image.get('width'), image.get('height')) for image in content['images']}
-    annotations = content['annotations']
-    limits = np.array([sizes[entry['image_id']] for entry in annotations],
-                      np.float64).reshape(-1, 2)
+    images, annotations = content['images'], content['annotations']
+    sizes = np.array([(image.get('width'), image.get('height')) for image in images], np.float64)
+    places = {image['id']: place for place, image in enumerate(images)}
+    limits = sizes.reshape(-1, 2)[[places[entry['image_id']] for entry in annotations]]
     thin = (boxes[:, 2:] < 1).any(axis=1)
     if thin.any():
         notes.add('boxes less than a pixel wide or high are left out of training',
@@ -261,17 +266,16 @@ def mend_areas_and_crowds(content: dict[str, Any], boxes: np.ndarray, notes: Not
         entry['iscrowd'] = int(entry.get('iscrowd') or 0)
     if lacking:
         notes.add('absent iscrowd was taken as 0', list(map(annotation_name, lacking)))
-    mended = []
-    for entry, (width, height) in zip(annotations, boxes[:, 2:].tolist(), strict=True):
-        area = entry.get('area')
-        # An area of 0 would have training leave the object out without a word.
-        if isinstance(area, (int, float)) and area - area == 0 and \
-                (area > 0 or width < 1 or height < 1):
-            continue
-        entry['area'] = _area_of_mask(entry.get('segmentation')) or width * height
-        mended.append(annotation_name(entry))
-    if mended:
-        notes.add('area that is absent or 0 was taken from segmentation, else from bbox', mended)
+    areas = np.array([entry.get('area') if isinstance(entry.get('area'), (int, float)) else np.nan
+                      for entry in annotations])
+    # An area of 0 would have training leave the object out without a word.
+    absent = ~np.isfinite(areas) | (areas <= 0) & (boxes[:, 2:] >= 1).all(axis=1)
+    for place in np.flatnonzero(absent):
+        entry = annotations[place]
+        entry['area'] = _area_of_mask(entry.get('segmentation')) or float(boxes[place, 2:].prod())
+    if absent.any():
+        notes.add('area that is absent or 0 was taken from segmentation, else from bbox',
+                  [annotation_name(annotations[place]) for place in np.flatnonzero(absent)])
 
 
 def mend_ids(content: dict[str, Any], notes: Notes) -> None:

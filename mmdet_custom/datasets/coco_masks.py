@@ -41,18 +41,18 @@ def mend_masks(content: dict[str, Any], categories: set[Any], notes: Notes) -> N
         if entry['category_id'] not in categories:
             continue
         mask = entry.get('segmentation')
-        if isinstance(mask, list) and mask:
-            try:
-                whole = [polygon for polygon in mask
+        try:
+            if isinstance(mask, dict):
+                fine = _is_code(mask, sizes[entry['image_id']])
+            else:
+                whole = [polygon for polygon in mask or ()
                          if len(polygon) >= 6 and not len(polygon) % 2 and _is_finite(polygon)]
-            except TypeError:
-                whole = []
-            if len(whole) < len(mask) and whole:
-                entry['segmentation'] = whole
-                names.append(annotation_name(entry))
-            fine = bool(whole)
-        else:
-            fine = isinstance(mask, dict) and _is_code(mask, sizes[entry['image_id']])
+                fine = bool(whole)
+                if fine and len(whole) < len(mask):
+                    entry['segmentation'] = whole
+                    names.append(annotation_name(entry))
+        except TypeError:  # no list where one should be, no number where one should be
+            fine = False
         if not fine:
             faults.append((annotation_name(entry), _describe(entry)))
     refuse(notes.file, faults, 'polygons of at least three points [[x, y, x, y, x, y, ...], ...], '

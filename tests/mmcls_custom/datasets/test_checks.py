@@ -58,7 +58,8 @@ def listed(tmp_path):
 
     def read(lines, kind='CustomDataset'):
         (tmp_path / 'list.txt').write_text('\n'.join(lines))
-        cfg = dict(type=kind, data_root=str(tmp_path), ann_file='list.txt', data_prefix='images',
+        cfg = dict(type=kind, data_root=str(tmp_path), ann_file='list.txt',
+                   data_prefix='images', serialize_data=False,
                    metainfo=dict(classes=['a', 'b', 'c']))
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             dataset = build_dataset(cfg, 'train')

@@ -58,8 +58,9 @@ class CocoSet:
     def config(self) -> dict[str, Any]:
         masks = self.options.get('masks', True)
         return dict(
-            type='CocoDataset', data_root=str(self.folder), ann_file='annotations.json',
-            data_prefix=dict(img='images/'), metainfo=dict(classes=self.classes),
+            type='CocoDataset', serialize_data=False, data_root=str(self.folder),
+            ann_file='annotations.json', data_prefix=dict(img='images/'),
+            metainfo=dict(classes=self.classes),
             test_mode=self.options.get('test_mode', False), pipeline=[
                 dict(type='LoadImageFromFile',
                      color_type=self.options.get('color_type', 'color')),
@@ -82,9 +83,9 @@ class CocoSet:
         """What COCO's metric says of predictions that are the truth of the good set."""
         masks = self.options.get('masks', True)
         with DefaultScope.overwrite_default_scope('mmdet'):
-            metric = METRICS.build(dict(
-                type='CocoMetric', ann_file=str(self.folder / 'annotations.json'),
-                metric=['bbox', 'segm'] if masks else 'bbox', **options))
+            metric = METRICS.build({
+                'type': 'CocoMetric', 'ann_file': str(self.folder / 'annotations.json'),
+                'metric': ['bbox', 'segm'] if masks else 'bbox', **options})
         metric.dataset_meta = dataset.metainfo
         samples = []
         for index in range(len(dataset)):
