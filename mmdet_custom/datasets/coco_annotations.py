@@ -18,27 +18,27 @@ from mmdcn.data.checks import shorten
 from mmdcn.errors import UserError, suggest
 
 _SHOWN = 5
+_ROUNDING = 2.0  # pixels
 _MARKS = (b'\xef\xbb\xbf', b'\xff\xfe', b'\xfe\xff')
 
 
 class Notes:
-    """What was mended in one annotation file, told in one message.
+    """What was mended in one annotation file, or is odd.
 
     Args:
         file: Name of the annotation file.
+
+    Attributes:
+        lines: What was noted.
     """
 
     def __init__(self, file: str) -> None:
         self.file = file
-        self._lines: list[str] = []
+        self.lines: list[str] = []
 
     def add(self, what: str, names: Sequence[str] = ()) -> None:
-        """Note a repair, and the annotations or images that it touched, unless there are none."""
-        self._lines.append(f'  {what}' + (f': {len(names)}, the first {names[0]}' if names else ''))
-
-    def __str__(self) -> str:
-        return '\n'.join([f'{self.file} was mended in memory:', *self._lines]) \
-            if self._lines else ''
+        """Note a repair, and how many annotations or images it touched and the first of them."""
+        self.lines.append(what + (f': {len(names)}, the first {names[0]}' if names else ''))
 
 
 def refuse(file: str, faults: Iterable[tuple[str, str]], expected: str, remedy: str) -> None:
@@ -94,7 +94,8 @@ def read_annotations(path: str, notes: Notes) -> dict[str, Any]:
         content = json.loads(data)
     except ValueError as error:
         raise UserError(f'annotation file {notes.file}', f'not JSON ({error})',
-                        'annotations in the format of COCO') from error
+                        'annotations in the format of COCO',
+                        'is the file whole? Export it or get it anew') from error
     if not isinstance(content, dict):
         raise UserError(f'annotation file {notes.file}', f'got a {type(content).__name__}',
                         "a dictionary with 'images', 'annotations' and 'categories'",
@@ -230,12 +231,13 @@ def _is_box(box: Any) -> bool:
 def check_within(content: dict[str, Any], boxes: np.ndarray, notes: Notes) -> list[int]:
     """Positions of the annotations whose box lies wholly outside its picture.
 
-    Boxes of less than one pixel are not looked at, as training leaves them out; that is noted.
+    Boxes of less than one pixel are not looked at, as training leaves them out; that is noted, and
+    what reaches beyond its picture by more than rounding explains.
 
     Args:
         content: Parsed annotation file.
         boxes: As :func:`mend_boxes` returns them.
-        notes: Takes down what training leaves out.
+        notes: Takes down what is odd.
     """
     images, annotations = content['images'], content['annotations']
     sizes = np.array([(image.get('width'), image.get('height')) for image in images], np.float64)
@@ -245,6 +247,10 @@ def check_within(content: dict[str, Any], boxes: np.ndarray, notes: Notes) -> li
     if thin.any():
         notes.add('boxes less than a pixel wide or high are left out of training',
                   [annotation_name(annotations[i]) for i in np.flatnonzero(thin)])
+    beyond = (boxes[:, :2] + boxes[:, 2:] > limits + _ROUNDING).any(axis=1)
+    if beyond.any():
+        notes.add('boxes reach beyond their picture (a bbox is [left, top, width, height])',
+                  [annotation_name(annotations[i]) for i in np.flatnonzero(beyond)])
     outside = (boxes[:, :2] >= limits).any(axis=1) | (boxes[:, :2] + boxes[:, 2:] <= 0).any(axis=1)
     return np.flatnonzero(outside & ~thin).tolist()
 

@@ -27,7 +27,7 @@ from mmdet_custom.datasets.picture_sizes import (
     transforms,
 )
 
-_told: set[tuple[str, str]] = set()
+_told: set[tuple[str, str, str]] = set()
 
 
 class MendedCOCO(COCO):
@@ -119,13 +119,12 @@ def _refuse_outside(content: dict[str, Any], outside: list[int], dataset: Any,
 
 def _tell(notes: annotations.Notes) -> None:
     """Log what was mended, once in a run: data set and metric read the same file."""
-    for line in str(notes).splitlines()[1:]:
+    for line in notes.lines:
         # The logger of a run has a name of its own.
-        key = (MMLogger.get_current_instance().instance_name, notes.file + line)
-        if key in _told:
-            continue
-        _told.add(key)
-        print_log(f'{notes.file}: {line.strip()}', logger='current', level=logging.WARNING)
+        key = MMLogger.get_current_instance().instance_name, notes.file, line
+        if key not in _told:
+            _told.add(key)
+            print_log(f'{notes.file}: {line}', logger='current', level=logging.WARNING)
 
 
 class _ClassesInOrder:

@@ -111,8 +111,8 @@ def text(mark: bytes, encoding: str):
     return lambda content, _: mark + json.dumps(content).encode(encoding)
 
 
-# Name, change of a good set, options of the config, 'fine' or 'mended' or 'refused', words of the
-# log or of the message.
+# Name, change of a good set, options of the config, 'fine', 'mended', 'told' (though it cannot be
+# mended) or 'refused', words of the log or of the message.
 VARIANTS: list[tuple[str, Any, dict, str, list[str]]] = [
     ('as it should be', lambda content, _: None, {}, 'fine', []),
     ('packed run-length codes', codes(False), {}, 'fine', []),
@@ -145,6 +145,7 @@ VARIANTS: list[tuple[str, Any, dict, str, list[str]]] = [
      ['annotation ids were numbered anew', '9, the first']),
     ('annotation ids that start anew in every picture', numbered(1), {}, 'mended',
      ['annotation ids were numbered anew', '6, the first annotation id 1 of image id 2']),
+    ('id 0 for all', each('annotations', id=0), {}, 'mended', ['9, the first annotation id 0']),
     ('text ids of annotations', one('annotations', id='a7'), {}, 'mended',
      ["annotation id 'a7' of image id 1"]),
     ('no iscrowd', without('annotations', 'iscrowd'), {}, 'mended', ['iscrowd was taken as 0']),
@@ -172,9 +173,19 @@ VARIANTS: list[tuple[str, Any, dict, str, list[str]]] = [
     ('a stray line beside a polygon', lambda content, _: content['annotations'][1][
         'segmentation'].append([1, 1, 2, 2]), {}, 'mended', ['less than three points']),
 
+    ('corners in place of width and height', lambda content, _: [
+        entry.update(bbox=[*entry['bbox'][:2], entry['bbox'][0] + entry['bbox'][2],
+                           entry['bbox'][1] + entry['bbox'][3]])
+        for entry in content['annotations']] and None, {}, 'told',
+     ['boxes reach beyond their picture (a bbox is [left, top, width, height])']),
+    ('a box of no width', one('annotations', bbox=[5, 5, 0, 4]), {}, 'told',
+     ['left out of training: 1, the first annotation id 2']),
+
     ('no segmentation', without('annotations', 'segmentation'), {}, 'refused',
      ['annotations.json: annotation id 1 of image id 1', 'got no segmentation',
       'expected polygons', 'with_mask=False', 'and 4 more']),
+    ('no segmentation in evaluation', without('annotations', 'segmentation'),
+     dict(test_mode=True), 'refused', ['annotation id 1', 'got no segmentation']),
     ('segmentation null', one('annotations', segmentation=None), {}, 'refused',
      ['annotation id 2', 'got segmentation None']),
     ('empty segmentation', one('annotations', segmentation=[]), {}, 'refused',
@@ -201,6 +212,10 @@ VARIANTS: list[tuple[str, Any, dict, str, list[str]]] = [
      ['image id 1', '2 of this id: 1.jpg, 2.jpg', 'one image for each id']),
     ('two categories of one id', add('categories', name='ring'), {}, 'refused',
      ['category id 1', 'box, ring']),
+    ('category without name', lambda content, _: content['categories'][1].pop('name') and None, {},
+     'refused', ['category id 2', 'got name None']),
+    ('image without id', lambda content, _: content['images'][1].pop('id') and None, {}, 'refused',
+     ['image id None (2.jpg)', 'got id None']),
     ('two categories of one name', one('categories', name='box'), dict(classes=('box', 'star')),
      'refused', ["category 'box'", 'got the ids 1, 2']),
     ('image without file name', lambda content, _: content['images'][1].pop('file_name') and None,
@@ -265,11 +280,13 @@ def test_variant(tmp_path, log, name, change, options, outcome, words):
             coco.read()
         message = str(caught.value)
         assert all(word in message for word in words), message
-        assert caught.value.expected or 'lacks' in caught.value.found, message
+        assert caught.value.expected and caught.value.remedy, message
         return
     dataset = coco.read()
     said = '\n'.join(log)
-    assert bool(said) == (outcome == 'mended') and all(word in said for word in words), said
+    assert bool(said) == (outcome != 'fine') and all(word in said for word in words), said
+    if outcome == 'told':
+        return
     for index in range(3):
         truth = coco.objects(index + 1)
         sample = dataset[index]['data_samples'].gt_instances
@@ -286,4 +303,4 @@ def test_variant(tmp_path, log, name, change, options, outcome, words):
 
 
 def test_table_is_long():
-    assert len({row[0] for row in VARIANTS}) == len(VARIANTS) >= 60
+    assert len({row[0] for row in VARIANTS}) == len(VARIANTS) >= 75
