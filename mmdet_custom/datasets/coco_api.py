@@ -172,10 +172,11 @@ class MendedCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list[tuple[dict, dict]]) -> dict[str, float]:
         """As mmdet's; sizes that the annotation file lacks are those of the loaded pictures."""
-        for truth, _ in results if self._coco_api is not None else ():
-            image = self._coco_api.imgs.get(truth['img_id'])
-            if image is not None and not has_size(image):
-                image['width'], image['height'] = truth['width'], truth['height']
+        images = {} if self._coco_api is None else self._coco_api.imgs
+        sizes = {truth['img_id']: (truth['width'], truth['height']) for truth, _ in results}
+        for image in filterfalse(has_size, images.values()):
+            # With the masks of a picture that was skipped nothing is compared.
+            image['width'], image['height'] = sizes.get(image['id'], (1, 1))
         return super().compute_metrics(results)
 
 

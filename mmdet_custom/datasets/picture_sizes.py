@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image
 
 from mmdcn.data.files import ImageHeader, read_header, read_headers
-from mmdcn.errors import UserError
 from mmdet_custom.datasets.coco_annotations import Notes, image_name, refuse
 
 _IGNORE = "LoadImageFromFile(color_type='color_ignore_orientation')"
@@ -82,20 +81,20 @@ def mend_sizes(images: Iterable[dict[str, Any]], folder: str, stored: bool, note
     Raises:
         UserError: A picture is not there or cannot be read.
     """
-    lacking = {os.path.join(folder, image['file_name']): image for image in images
-               if not has_size(image)}
+    lacking = [(os.path.join(folder, image['file_name']), image) for image in images
+               if not has_size(image)]
     if not lacking:
         return
-    headers = headers_of(list(lacking))
+    headers = headers_of([path for path, _ in lacking])
     refuse(notes.file, ((f'{image_name(image)} ({path})', f'width {image.get("width")!r} and '
-                         f'height {image.get("height")!r}') for path, image in lacking.items()
+                         f'height {image.get("height")!r}') for path, image in lacking
                         if headers.get(path) is None),
            'those of its picture', 'they cannot be read from the picture: write them into the '
            'file, or see that the picture is there and whole')
-    for path, image in lacking.items():
+    for path, image in lacking:
         image['width'], image['height'] = loaded_size(headers[path], stored)
     notes.add('absent width and height were read from the pictures',
-              list(map(image_name, lacking.values())))
+              [image_name(image) for _, image in lacking])
 
 
 def loaded_size(header: ImageHeader, stored: bool) -> tuple[int, int]:
@@ -127,13 +126,10 @@ def compare_sizes(pictures: Sequence[Sized], stored: bool, file: str) -> None:
         return
     picture, header = wrong[0]
     width, height = loaded_size(header, stored)
-    try:
-        refuse(file, ((f'{other.name} ({other.path})', '{} x {}'.format(*other.size))
-                      for other, _ in wrong), '', '')
-    except UserError as error:
-        raise UserError(error.name, f'{error.found} as width x height',
-                        f'{width} x {height}, as the picture is loaded',
-                        _remedy(picture.size, header, stored), error.details) from None
+    refuse(file, ((f'{other.name} ({other.path})', '{} x {}'.format(*other.size))
+                  for other, _ in wrong),
+           f'{width} x {height} (width x height), as the picture is loaded',
+           _remedy(picture.size, header, stored))
 
 
 def _remedy(size: tuple[int, int], header: ImageHeader, stored: bool) -> str:

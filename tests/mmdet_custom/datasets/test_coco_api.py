@@ -89,6 +89,16 @@ def test_masks_of_classes_that_are_left_out_may_be_absent(tmp_path):
     assert coco.score(coco.read())['coco/segm_mAP'] == 1.0
 
 
+def test_skipped_pictures_of_unknown_size_are_missed(tmp_path):
+    def change(content, _):
+        for entry in content['images']:
+            del entry['width']
+    coco = CocoSet(tmp_path, change)
+    dataset = coco.read()
+    dataset.get_subset_([0, 1])
+    assert 0.6 < coco.score(dataset)['coco/segm_mAP'] < 0.7
+
+
 def test_repairs_are_told_once_in_a_run(tmp_path, monkeypatch):
     def change(content, _):
         for entry in content['annotations']:
