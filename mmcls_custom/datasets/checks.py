@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +55,18 @@ class ClassFolderCheck(ClassCheck):
 
     def explain(self, dataset_cfg: dict[str, Any], where: str, error: Exception) -> None:
         """Compare class folders with the class list, or find the line without a label."""
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and dataset_cfg.get('with_label', True):
             _find_bad_line(dataset_cfg)
         if 'number of subfolders' not in str(error):
             return
         classes = (dataset_cfg.get('metainfo') or {}).get('classes')
-        root = Path(dataset_cfg.get('data_root') or '.') / _prefix(dataset_cfg)
+        prefix = dataset_cfg.get('data_prefix') or ''
+        prefix = next(iter(prefix.values()), '') if isinstance(prefix, dict) else prefix
+        root = Path(dataset_cfg.get('data_root') or '.') / prefix
         root = root if root.is_dir() else root / str(dataset_cfg.get('split', ''))
         if classes and root.is_dir():
             folders = sorted(entry.name for entry in root.iterdir() if entry.is_dir())
             compare_classes(list(classes), folders, where, f'the class folders in {root}')
-
-
-def _prefix(dataset_cfg: dict[str, Any]) -> str:
-    prefix = dataset_cfg.get('data_prefix') or ''
-    return next(iter(prefix.values()), '') if isinstance(prefix, dict) else prefix
 
 
 def _class_counts(model: nn.Module) -> Iterator[tuple[str, int]]:
@@ -91,15 +89,14 @@ def _check_labels(dataset: Any, count: int, where: str) -> None:
         info = dataset.get_data_info(index)
         label = info.get('gt_label', ())
         labels = label if isinstance(label, (list, tuple)) else [label]
-        if not all(isinstance(one, int) and 0 <= one < count for one in labels):
-            faults.append(f'{info.get("img_path")}: got label {label}')
+        if not all(isinstance(number, Integral) and 0 <= number < count for number in labels):
+            faults.append((info.get('img_path'), label))
     if faults:
-        path, got = faults[0].rsplit(': ', 1)
-        more = f'\n  and {len(faults) - 1} more, as {faults[1]}' if len(faults) > 1 else ''
-        raise UserError(f'{dataset.ann_file}: the label of {path}', got,
+        (path, label), others = faults[0], faults[1:]
+        raise UserError(f'{dataset.ann_file}: the label of {path}', f'got label {label}',
                         f'0 to {count - 1}: a position in the {count} classes of {where}',
                         'labels count from 0; correct them, or set metainfo=dict(classes=...) of '
-                        'the data set', more.lstrip('\n'))
+                        'the data set', f'  and {len(others)} more' if others else '')
 
 
 def _find_bad_line(dataset_cfg: dict[str, Any]) -> None:
