@@ -1,7 +1,7 @@
-"""Data sets of classification: what their class folders are checked for.
+"""Data sets of classification: what class folders, labels and heads are checked for.
 
 It imports mmpretrain, so it is imported by the classification configs only.
 """
-from mmcls_custom.datasets.checks import ClassFolderCheck
+from mmcls_custom.datasets.checks import ClassCheck, ClassFolderCheck
 
-__all__ = ['ClassFolderCheck']
+__all__ = ['ClassCheck', 'ClassFolderCheck']

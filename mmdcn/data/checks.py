@@ -103,6 +103,8 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
         dataset = DATASETS.build(dataset_cfg)
         if hasattr(dataset, 'full_init'):
             dataset.full_init()
+    except UserError:
+        raise
     except json.JSONDecodeError as error:
         raise UserError(f'annotation file of {where}', f'not JSON ({error})',
                         details=place) from error
@@ -111,15 +113,12 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
                         remedy='see the README for how to get or make the data',
                         details=place) from error
     except AssertionError as error:
-        with DATASETS.switch_scope_and_registry(None) as registry:
-            kind = registry.get(dataset_cfg['type'])
-        check = find_check(kind) if isinstance(kind, type) else None
-        if check is not None:
-            check.explain(dataset_cfg, where, error)
+        _explain(dataset_cfg, where, error)
         raise UserError(where, str(error), details=place) from error
     except (IndexError, KeyError, RuntimeError, ValueError) as error:
         if ' registry' in str(error):
             raise
+        _explain(dataset_cfg, where, error)
         reason = f'the annotations lack {error}' if isinstance(error, LookupError) else error
         remedy = ''
         if 'need at least one array' in str(error):
@@ -130,6 +129,14 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
         if check is not None:
             check.prepare(leaf)
     return dataset
+
+
+def _explain(dataset_cfg: dict[str, Any], where: str, error: Exception) -> None:
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(dataset_cfg['type'])
+    check = find_check(kind) if isinstance(kind, type) else None
+    if check is not None:
+        check.explain(dataset_cfg, where, error)
 
 
 def leaves(dataset: Any) -> Iterator[Any]:

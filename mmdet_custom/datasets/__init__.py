@@ -1,4 +1,10 @@
-"""Data sets of detection: what their annotations are checked for."""
+"""Data sets of detection: how annotations in COCO's format are read, and what is checked.
+
+Importing it has mmdet's ``CocoDataset`` and ``CocoMetric`` mend and check what they read.
+"""
+from mmdet_custom.datasets import coco_api
 from mmdet_custom.datasets.checks import CocoCheck
+
+coco_api.install()
 
 __all__ = ['CocoCheck']
