@@ -36,16 +36,20 @@ class UserError(ValueError):
         return f'{self.name} is not valid: {self.found}{expected}{remedy}{details}'
 
 
-def relayed_error(error: Exception) -> UserError | None:
-    """The UserError that a worker process of a data loader raised, or None for other errors.
+class SampleError(UserError):
+    """A sample is wrong, which only the process that reads it knows: it says so whatever its rank.
 
-    Torch hands its traceback over as text.
+    Torch hands over what a worker process of a data loader raised as text: :func:`relayed_error`.
     """
-    text, kind = str(error), f'{UserError.__module__}.{UserError.__qualname__}: '
-    if not text.startswith('Caught UserError in DataLoader worker') or kind not in text:
+
+
+def relayed_error(error: Exception) -> SampleError | None:
+    """The SampleError that a worker process of a data loader raised, or None for other errors."""
+    text, kind = str(error), f'{SampleError.__module__}.{SampleError.__qualname__}: '
+    if not text.startswith('Caught SampleError in DataLoader worker') or kind not in text:
         return None
     name, _, rest = text[text.rindex(kind) + len(kind):].strip().partition(' is not valid: ')
-    return UserError(name, rest)
+    return SampleError(name, rest)
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

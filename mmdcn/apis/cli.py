@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
-from mmdcn.errors import UserError
+from mmdcn.errors import SampleError, UserError
 
 if TYPE_CHECKING:
     from mmdcn.apis import inference
@@ -151,7 +151,7 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         group = _process_group()
         rank = group.get_rank() if group else \
             os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0
-        if str(rank) == '0':
+        if str(rank) == '0' or isinstance(error, SampleError):
             sys.stderr.write(f'{parser.prog}: error: {in_flags(error, parser)}\n')
         return 2
     except KeyboardInterrupt:

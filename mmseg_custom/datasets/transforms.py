@@ -15,7 +15,7 @@ from mmseg.datasets import transforms
 from mmseg.registry import TRANSFORMS
 
 from mmdcn.data.checks import shorten
-from mmdcn.errors import UserError
+from mmdcn.errors import SampleError, UserError
 
 # What mmseg writes for pixels that count for nothing, whatever `ignore_index` says.
 IGNORED = 255
@@ -99,10 +99,18 @@ class CheckedLoadAnnotations(transforms.LoadAnnotations):
         """Fill ``gt_seg_map``, of shape (H, W) and uint8.
 
         Raises:
-            UserError: The file cannot be decoded, has several channels, another size than its
+            SampleError: The file cannot be decoded, has several channels, another size than its
                 picture or values that are no class; or ``reduce_zero_label`` is not the data
                 set's.
         """
+        try:
+            results['gt_seg_map'] = self._read(results)
+        except UserError as error:
+            raise SampleError(*error.args) from error
+        results['seg_fields'].append('gt_seg_map')
+
+    def _read(self, results: dict[str, Any]) -> np.ndarray:
+        """The class numbers of the pixels, of shape (H, W)."""
         path = results['seg_map_path']
         labels = self._decode(path)
         reduce_zero_label = compare_reduce_zero_label(
@@ -121,8 +129,7 @@ class CheckedLoadAnnotations(transforms.LoadAnnotations):
             strange = strange_labels(values.tolist(), table, num_classes, ignore)
             if strange:
                 raise refuse_labels(path, strange, num_classes, ignore, reduce_zero_label)
-        results['gt_seg_map'] = table[labels.astype(np.uint8)]
-        results['seg_fields'].append('gt_seg_map')
+        return table[labels.astype(np.uint8)]
 
     def _decode(self, path: str) -> np.ndarray:
         """The values of a label map as stored, of shape (H, W)."""

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from mmdcn.checkpoints import CheckpointError, UnsafeCheckpointError
-from mmdcn.errors import UserError, relayed_error, suggest
+from mmdcn.errors import SampleError, UserError, relayed_error, suggest
 
 
 @pytest.mark.parametrize(('parts', 'text'), [
@@ -68,8 +68,8 @@ class Refusing(Dataset):
 
 
 @pytest.mark.parametrize(('error', 'text'), [
-    (UserError('map', 'got 1', '2', 'mend it', '  a\n  b'), 'map is not valid: got 1, expected 2; '
-     'mend it\n  a\n  b'),
+    (SampleError('map', 'got 1', '2', 'mend it', '  a\n  b'),
+     'map is not valid: got 1, expected 2; mend it\n  a\n  b'),
     (RuntimeError('map is not valid: got 1'), None),
 ])
 def test_error_of_a_worker_process_is_found_in_what_torch_makes_of_it(error, text):

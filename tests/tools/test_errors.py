@@ -305,6 +305,18 @@ def test_label_map_holds_an_unknown_class(refused, segmentor):
     assert '2.png of train_dataloader.dataset holds the values 9, expected 1 to 2' in message
 
 
+def test_masks_of_0_and_255_are_warned_of(segmentor, capsys):
+    text = segmentor.read_text().replace('reduce_zero_label=True', 'reduce_zero_label=False')
+    segmentor.write_text(text)
+    for path in (segmentor.parent / 'annotations').iterdir():
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(path), np.where(labels == 2, 255, 0).astype(np.uint8))
+    argv = [str(segmentor), '--work-dir', str(segmentor.parent / 'work'), '--cfg-options',
+            'val_dataloader.dataset.metainfo.classes=a,b,c']
+    assert train.main(argv) == 2  # after the training set, by the heads
+    assert 'If 255 stands for box, write new label maps' in capsys.readouterr().out
+
+
 def test_head_has_other_classes_than_the_label_maps(refused, segmentor):
     edit(segmentor, 'num_classes=2', 'num_classes=3')
     message = refused(train.main, segmentor)

@@ -13,7 +13,7 @@ import pytest
 from mmdcn.apis import cli, config
 from mmdcn.apis.inference import find_images
 from mmdcn.checkpoints import CheckpointError, current_policy
-from mmdcn.errors import UserError
+from mmdcn.errors import SampleError, UserError
 from tests.helpers import ROOT
 from tools import convert_checkpoint, predict, test, train
 
@@ -155,3 +155,15 @@ def test_the_library_names_its_arguments(tmp_path: Path) -> None:
         f'`skip_bad=True`\n  {tmp_path}/a.jpg: empty file')
     with pytest.raises(UserError, match='^work_dir is not valid: .*a.jpg is a file, expected a'):
         config.set_work_dir(config.Config({}), str(tmp_path / 'a.jpg' / 'w'))
+
+
+@pytest.mark.parametrize(('rank', 'kind', 'said'), [
+    ('0', UserError, True), ('1', UserError, False), ('1', SampleError, True)])
+def test_error_is_said_once_and_that_of_a_sample_by_its_process(monkeypatch, capsys, rank, kind,
+                                                                said):
+    def fail(args: argparse.Namespace) -> int:
+        raise kind('x', 'got 1')
+
+    monkeypatch.setenv('RANK', rank)
+    assert cli.run_tool(fail, argparse.ArgumentParser(prog='tool.py'), []) == 2
+    assert ('x is not valid: got 1' in capsys.readouterr().err) == said

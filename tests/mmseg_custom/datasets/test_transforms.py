@@ -13,7 +13,7 @@ pytest.importorskip('mmseg')
 from mmengine.registry import TRANSFORMS, DefaultScope
 from mmseg.datasets.transforms import LoadAnnotations
 
-from mmdcn.errors import UserError
+from mmdcn.errors import SampleError
 from mmseg_custom.datasets.transforms import (
     CheckedLoadAnnotations,
     NameClasses,
@@ -71,14 +71,14 @@ def test_map_of_one_row_stays_a_map(tmp_path, shape):
 ])
 def test_what_cannot_be_right_is_refused_with_its_name(tmp_path, labels, more, words):
     info = {**sample(save(tmp_path / 'a.png', labels)), **more}
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(SampleError, match=words):
         CheckedLoadAnnotations(reduce_zero_label=False).transform(info)
 
 
 def test_values_that_8_bit_would_wrap(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), np.array([[0, 300]], np.uint16))
     assert LoadAnnotations().transform(sample(tmp_path / 'a.png'))['gt_seg_map'].max() == 44
-    with pytest.raises(UserError, match='holds the values 300.* are read as 8 bit'):
+    with pytest.raises(SampleError, match='holds the values 300.* are read as 8 bit'):
         CheckedLoadAnnotations().transform(sample(tmp_path / 'a.png'))
     cv2.imwrite(str(tmp_path / 'a.png'), np.array([[0, 200]], np.uint16))
     assert CheckedLoadAnnotations().transform(sample(tmp_path / 'a.png'))['gt_seg_map'].max() == 200
@@ -86,11 +86,11 @@ def test_values_that_8_bit_would_wrap(tmp_path):
 
 def test_what_is_no_image_is_named(tmp_path, monkeypatch):
     (tmp_path / 'a.png').write_bytes(b'no image')
-    with pytest.raises(UserError, match='a.png cannot be decoded'):
+    with pytest.raises(SampleError, match='a.png cannot be decoded'):
         CheckedLoadAnnotations().transform(sample(tmp_path / 'a.png'))
     save(tmp_path / 'a.png', np.zeros((20, 20)))
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
-    with pytest.raises(UserError, match='a.png cannot be decoded .*exceeds limit'):
+    with pytest.raises(SampleError, match='a.png cannot be decoded .*exceeds limit'):
         CheckedLoadAnnotations().transform(sample(tmp_path / 'a.png'))
 
 
