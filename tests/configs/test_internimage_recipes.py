@@ -76,3 +76,32 @@ def test_images_are_prepared_as_published(path: Path) -> None:
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         test = {step.type: step for step in loader.dataset.pipeline}
         assert (test['ResizeEdge'].scale, test['CenterCrop'].crop_size) == (size, size)
+
+
+# From the papers' appendices: image size, epochs, epochs of warmup, stochastic depth.
+PAPERS = {
+    'internimage-t': (224, 300, 20, 0.1), 'internimage-s': (224, 300, 20, 0.4),
+    'internimage-b': (224, 300, 20, 0.5), 'internimage-l': (384, 20, 2, 0.1),
+    'internimage-xl': (384, 20, 2, 0.2), 'internimage-h': (640, 20, 2, 0.2),
+    'internimage-g': (512, 20, 2, 0.4), 'flash-internimage-t': (224, 300, 20, 0.1),
+    'flash-internimage-s': (224, 300, 20, 0.4), 'flash-internimage-b': (224, 300, 20, 0.5),
+    'flash-internimage-l': (384, 20, 2, 0.1)}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_recipe_of_the_papers(path: Path) -> None:
+    """What needs no reference data: the main figures, and that the parts agree on them."""
+    size, epochs, warmup_epochs, drop_path_rate = PAPERS[path.stem.split('_')[0]]
+    cfg = load_config(str(path))
+    assert cfg.model.backbone.drop_path_rate == drop_path_rate
+    warmup, cosine = cfg.param_scheduler
+    assert (warmup.end, cosine.begin, cosine.end, cfg.train_cfg.max_epochs) == (
+        warmup_epochs, warmup_epochs, epochs, epochs)
+    steps = {step.type: step for step in cfg.train_dataloader.dataset.pipeline}
+    assert steps['RandomResizedCrop'].scale == size
+    steps = {step.type: step for step in cfg.test_dataloader.dataset.pipeline}
+    assert steps['CenterCrop'].crop_size == size
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
+    if epochs == 300:
+        assert cfg.optim_wrapper.optimizer.lr == pytest.approx(4e-3)
+        assert cfg.auto_scale_lr.base_batch_size == 4096

@@ -13,6 +13,37 @@ from torch import Tensor
 
 from tests.ops_dcn.plain_layers import State, batch_norm, below, dcnv3, dcnv4, layer_norm, linear
 
+# What the papers and the published checkpoints say of each model, and its parameters in millions
+# as the papers count them, those of the classifier included.
+FLASH = dict(dcnv4=True, biases=False)
+POST = dict(output_norm=False, layer_scale=True)
+PUBLISHED = {
+    ('InternImage', 'tiny'): (dict(channels=64, depths=(4, 4, 18, 4), groups=(4, 8, 16, 32),
+                                 dw_kernel_size=3, layer_scale=True), 29.9),
+    ('InternImage', 'small'): (dict(POST, channels=80, depths=(4, 4, 21, 4),
+                                  groups=(5, 10, 20, 40), dw_kernel_size=3), 50.1),
+    ('InternImage', 'base'): (dict(POST, channels=112, depths=(4, 4, 21, 4),
+                                 groups=(7, 14, 28, 56), dw_kernel_size=3), 97.5),
+    ('InternImage', 'large'): (dict(POST, channels=160, depths=(5, 5, 22, 5),
+                                  groups=(10, 20, 40, 80), dw_kernel_size=3), 223),
+    ('InternImage', 'xlarge'): (dict(POST, channels=192, depths=(5, 5, 24, 5),
+                                   groups=(12, 24, 48, 96), dw_kernel_size=3), 335),
+    ('InternImage', 'huge'): (dict(
+        channels=320, depths=(6, 6, 32, 6), groups=(10, 20, 40, 80), dw_kernel_size=5,
+        res_norm=True, gate=True, level2_norms=5), None),
+    ('InternImage', 'giant'): (dict(
+        channels=512, depths=(2, 2, 48, 4), groups=(16, 32, 64, 128), dw_kernel_size=5, gate=True,
+        level2_norms=8), None),
+    ('FlashInternImage', 'tiny'): (dict(FLASH, channels=64, depths=(4, 4, 18, 4),
+                                      groups=(4, 8, 16, 32), layer_scale=True), 30),
+    ('FlashInternImage', 'small'): (dict(POST, **FLASH, channels=80, depths=(4, 4, 21, 4),
+                                       groups=(5, 10, 20, 40), dw_kernel_size=3), 50),
+    ('FlashInternImage', 'base'): (dict(POST, **FLASH, channels=112, depths=(4, 4, 21, 4),
+                                      groups=(7, 14, 28, 56), dw_kernel_size=3), 97),
+    ('FlashInternImage', 'large'): (dict(POST, dcnv4=True, channels=160, depths=(5, 5, 22, 5),
+                                       groups=(10, 20, 40, 80), dw_kernel_size=3), 223),
+}
+
 
 def forward(state: State, image: Tensor, *, depths: tuple[int, ...], groups: tuple[int, ...],
             post_norm: bool = False, level2_post_norm_block_ids: tuple[int, ...] = (),
@@ -134,3 +165,14 @@ def published_shapes(*, channels: int, depths: tuple[int, ...], groups: tuple[in
             add(f'{at}downsample.conv', 2 * c, c, 3, 3, bias=False)
             add(f'{at}downsample.norm.1', 2 * c)
     return shapes
+
+
+def published_classifier(facts: dict[str, Any]) -> dict[str, list[int]]:
+    """Names and shapes of a published ImageNet classifier of the sizes up to XL."""
+    last = facts['channels'] * 8
+    width = int(1.5 * last)
+    return {**published_shapes(**facts), 'conv_head.0.weight': [width, last, 1, 1],
+            **{f'conv_head.1.0.{name}': [width]
+               for name in ('weight', 'bias', 'running_mean', 'running_var')},
+            'conv_head.1.0.num_batches_tracked': [],
+            'head.weight': [1000, width], 'head.bias': [1000]}

@@ -12,8 +12,8 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmcls_custom.backbones import FlashInternImage, InternImage
 from mmcls_custom.necks import InternImageClipNeck, InternImageConvNeck
+from tests.mmcls_custom.plain_internimage import PUBLISHED, published_shapes
 from tests.mmcls_custom.plain_internimage import forward as plain_forward
-from tests.mmcls_custom.plain_internimage import published_shapes
 from tests.mmcls_custom.zoo import (
     ACTIVATIONS,
     MANIFESTS,
@@ -123,43 +123,11 @@ def test_classifier_logits(case):
         assert_stored([head(features)], meta, path)
 
 
-# What the papers and the published checkpoints say of each model, and its parameters in millions
-# as the papers count them, those of the classifier included.
-FLASH = dict(dcnv4=True, biases=False)
-POST = dict(output_norm=False, layer_scale=True)
-PUBLISHED = {
-    (InternImage, 'tiny'): (dict(channels=64, depths=(4, 4, 18, 4), groups=(4, 8, 16, 32),
-                                 dw_kernel_size=3, layer_scale=True), 29.9),
-    (InternImage, 'small'): (dict(POST, channels=80, depths=(4, 4, 21, 4),
-                                  groups=(5, 10, 20, 40), dw_kernel_size=3), 50.1),
-    (InternImage, 'base'): (dict(POST, channels=112, depths=(4, 4, 21, 4),
-                                 groups=(7, 14, 28, 56), dw_kernel_size=3), 97.5),
-    (InternImage, 'large'): (dict(POST, channels=160, depths=(5, 5, 22, 5),
-                                  groups=(10, 20, 40, 80), dw_kernel_size=3), 223),
-    (InternImage, 'xlarge'): (dict(POST, channels=192, depths=(5, 5, 24, 5),
-                                   groups=(12, 24, 48, 96), dw_kernel_size=3), 335),
-    (InternImage, 'huge'): (dict(
-        channels=320, depths=(6, 6, 32, 6), groups=(10, 20, 40, 80), dw_kernel_size=5,
-        res_norm=True, gate=True, level2_norms=5), None),
-    (InternImage, 'giant'): (dict(
-        channels=512, depths=(2, 2, 48, 4), groups=(16, 32, 64, 128), dw_kernel_size=5, gate=True,
-        level2_norms=8), None),
-    (FlashInternImage, 'tiny'): (dict(FLASH, channels=64, depths=(4, 4, 18, 4),
-                                      groups=(4, 8, 16, 32), layer_scale=True), 30),
-    (FlashInternImage, 'small'): (dict(POST, **FLASH, channels=80, depths=(4, 4, 21, 4),
-                                       groups=(5, 10, 20, 40), dw_kernel_size=3), 50),
-    (FlashInternImage, 'base'): (dict(POST, **FLASH, channels=112, depths=(4, 4, 21, 4),
-                                      groups=(7, 14, 28, 56), dw_kernel_size=3), 97),
-    (FlashInternImage, 'large'): (dict(POST, dcnv4=True, channels=160, depths=(5, 5, 22, 5),
-                                       groups=(10, 20, 40, 80), dw_kernel_size=3), 223),
-}
-
-
-@pytest.mark.parametrize(('cls', 'arch'), PUBLISHED, ids=lambda x: getattr(x, '__name__', x))
-def test_published_names_and_sizes(cls, arch):
-    facts, millions = PUBLISHED[cls, arch]
+@pytest.mark.parametrize(('family', 'arch'), PUBLISHED)
+def test_published_names_and_sizes(family, arch):
+    facts, millions = PUBLISHED[family, arch]
     expected = published_shapes(**facts)
-    assert shapes(build_meta(cls, arch)) == expected
+    assert shapes(build_meta(family_class(family), arch)) == expected
     if millions:  # as published: with 1x1 convolution, its norm and 1000 classes
         last = facts['channels'] * 8
         width = int(1.5 * last)

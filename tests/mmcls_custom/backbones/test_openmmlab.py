@@ -94,6 +94,36 @@ def test_convnext(kind, title, arch, paramwise):
                  dict(sorted(renames.items(), key=lambda pair: -len(pair[0]))))
 
 
+STAGE_WISE = dict(layer_decay_rate=0.9, rule='stage_wise')
+
+
+@pytest.mark.parametrize('arch, paramwise, layers, expected', [
+    # Layers of three blocks in the third stage; the small stages are one each.
+    ('base', dict(layer_decay_rate=0.8), 14, {
+        'downsample_layers.0.0.weight': 0, 'downsample_layers.1.1.weight': 2,
+        'downsample_layers.2.1.weight': 3, 'downsample_layers.3.1.weight': 12,
+        'stages.0.2.gamma': 1, 'stages.1.0.gamma': 2, 'stages.2.2.gamma': 3, 'stages.2.3.gamma': 4,
+        'stages.2.26.gamma': 11, 'stages.3.0.gamma': 12}),
+    ('tiny', dict(layer_decay_rate=0.95), 8, {
+        'downsample_layers.0.0.weight': 0, 'stages.0.0.gamma': 1, 'stages.1.2.gamma': 2,
+        'stages.2.0.gamma': 3, 'stages.2.8.gamma': 5, 'stages.3.0.gamma': 6}),
+    # Counted in the six layers of T, two more for both ends, though stages are only four.
+    ('tiny', STAGE_WISE, 8, {
+        'downsample_layers.0.0.weight': 0, 'downsample_layers.3.1.weight': 0,
+        'stages.0.0.gamma': 1, 'stages.2.8.gamma': 3, 'stages.3.2.gamma': 4}),
+])
+def test_rules_of_convnext_by_hand(arch, paramwise, layers, expected):
+    """What the published training does, without the reference tables."""
+    backbone = build(type='mmpretrain.ConvNeXt', arch=arch, out_indices=[0, 1, 2, 3])
+    settings = settings_of(Model(backbone, ['head.weight']), **paramwise)
+    for name, layer in {**{f'backbone.{key}': number for key, number in expected.items()},
+                        'head.weight': layers - 1}.items():
+        scale = paramwise['layer_decay_rate']**(layers - 1 - layer)
+        assert settings[name].layer == layer, name
+        assert settings[name].lr_scale == pytest.approx(scale), name
+        assert settings[name].decay_mult == float('gamma' not in name), name
+
+
 @pytest.mark.parametrize('arch', ['tiny', 'small'])
 def test_convnext_has_14_layers_on_imagenet(arch):
     backbone = build(type='mmpretrain.ConvNeXt', arch=arch)

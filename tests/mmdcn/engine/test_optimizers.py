@@ -55,6 +55,24 @@ def test_rule_on_a_small_model():
         assert got[name] == (layer, pytest.approx(scale), decay), name
 
 
+@pytest.mark.parametrize('cls, arch, blocks', [
+    (InternImage, 'large', 37), (InternImage, 'huge', 50), (FlashInternImage, 'base', 33)])
+def test_layers_of_the_published_sizes(cls, arch, blocks):
+    """A layer for each block, one for the stem, one for all that is outside."""
+    with torch.device('meta'):
+        model = Model(cls(arch))
+    settings = constructor(layer_decay_rate=0.9).param_settings(model)
+    level1 = len(model.backbone.levels[0].blocks)
+    expected = {'patch_embed.conv1.weight': 0, 'levels.0.blocks.0.norm1.0.weight': 1,
+                'levels.1.blocks.0.mlp.fc1.weight': 1 + level1,
+                'levels.0.downsample.conv.weight': 1 + level1,
+                f'levels.3.blocks.{level1 - 1}.mlp.fc2.weight': blocks}
+    for name, layer in {**{f'backbone.{key}': number for key, number in expected.items()},
+                        'head.weight': blocks + 1}.items():
+        assert settings[name].layer == layer, name
+        assert settings[name].lr_scale == pytest.approx(0.9**(blocks + 1 - layer)), name
+
+
 def test_groups_hold_every_trained_parameter_once():
     model = Model(InternImage(**TINY, frozen_stages=1))
     wrapper = build_optim_wrapper(model, dict(

@@ -57,22 +57,51 @@ def published_shapes(name):
                for key, shape in downstream_shapes(manifest(family, 't')).items()}}
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_published_detectors_fill_the_installed_ones(name, tmp_path):
-    shapes = published_shapes(name)
-    path = tmp_path / 'config.py'
+def installed_model(name, folder):
+    """Names and shapes of a model of the installed frameworks on our backbone."""
+    path = folder / 'config.py'
     path.write_text(f'_base_ = {CASES[name]!r}\nmodel = {CHANGES.get(name, {})!r}\n')
     cfg = Config.fromfile(path)
     cfg.default_scope = 'mmseg' if 'mmseg' in CASES[name] else 'mmdet'
     import_modules_from_strings('mmcls_custom.backbones')
     with task_scope(cfg):
         model = build_on_meta(lambda: MODELS.build(cfg.model))
-    ours = {key: list(value.shape) for key, value in model.state_dict().items()}
-    state = {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
+    return shapes_of(model.state_dict())
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_published_detectors_fill_the_installed_ones(name, tmp_path):
+    shapes = published_shapes(name)
+    ours = installed_model(name, tmp_path)
+    state = empty(shapes)
     head = ours.get('decoder.ref_point_head.layers.0.weight', [256, 512])
     result = convert({'state_dict': state}, detect(state)[0].name,
                      Options(wide_ref_points=head == [256, 1024]))
-    assert {key: list(value.shape) for key, value in result.state_dict.items()} == ours
+    assert shapes_of(result.state_dict) == ours
+
+
+# Of each model, names of the frameworks before their renaming, as public checkpoints have them.
+OLD_NAMES = {
+    'mask_rcnn_internimage_t': ('roi_head.mask_head.upsample.weight', 'rpn_head.rpn_conv.weight'),
+    'dino_internimage_t': (
+        'bbox_head.transformer.encoder.layers.0.attentions.0.sampling_offsets.weight',
+        'bbox_head.transformer.decoder.layers.5.ffns.0.layers.0.0.weight',
+        'bbox_head.transformer.level_embeds'),
+    'upernet_internimage_t_ade20k': ('decode_head.conv_seg.weight',
+                                     'auxiliary_head.conv_seg.weight'),
+    'mask2former_flash_internimage_t_ade20k': ('decode_head.query_embed.weight',),
+}
+
+
+@pytest.mark.parametrize('name', OLD_NAMES)
+def test_installed_detectors_survive_the_old_names(name, tmp_path):
+    """Without reference data: to the old names, a few of which are known, and back."""
+    ours = installed_model(name, tmp_path)
+    family = 'mmseg0' if 'ade20k' in name else 'mmdet2'
+    old = convert({'state_dict': empty(ours)}, family, inverse=True).state_dict
+    assert set(OLD_NAMES[name]) <= set(old)
+    assert len(old) == len(ours)
+    assert shapes_of(convert({'state_dict': old}, family).state_dict) == ours
 
 
 def test_widened_reference_points_compute_the_same():

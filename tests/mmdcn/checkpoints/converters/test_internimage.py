@@ -11,20 +11,48 @@ pytest.importorskip('mmpretrain.models')
 
 from mmcls_custom.backbones import InternImage
 from mmcls_custom.necks import InternImageClipNeck
+from mmdcn.analysis.complexity import build_on_meta
 from mmdcn.checkpoints import CheckpointError
 from mmdcn.checkpoints.converters import Options, convert, detect
 from mmdcn.checkpoints.converters.internimage import pack_offset_mask
 from ops_dcn import DCNv3, DCNv4, dcnv3, dcnv4
+from tests.mmcls_custom.plain_internimage import PUBLISHED, published_classifier
 from tests.mmcls_custom.zoo import MANIFESTS, manifest
 from tests.mmdcn.checkpoints.converters.cases import (
+    CLASSIFIERS,
     assert_fills_ours_both_ways,
     assert_values_survive,
+    empty,
+    shapes_of,
 )
 
 
 @pytest.mark.parametrize(('family', 'size'), MANIFESTS)
 def test_published_classifiers_fill_ours_both_ways(family, size):
     assert_fills_ours_both_ways(family, size, 'internimage')
+
+
+@pytest.mark.parametrize(('family', 'arch'), [
+    key for key in PUBLISHED if key[1] not in ('huge', 'giant')])
+def test_classifiers_of_the_papers_fill_ours_both_ways(family, arch):
+    """As above, from the sizes in the papers instead of reference data."""
+    published = published_classifier(PUBLISHED[family, arch][0])
+    last = PUBLISHED[family, arch][0]['channels'] * 8
+    ours = build_on_meta(lambda: CLASSIFIERS.build(dict(
+        type='ImageClassifier', backbone=dict(type=family, arch=arch, out_indices=(3,)),
+        neck=dict(type='InternImageConvNeck', in_channels=last),
+        head=dict(type='LinearClsHead', num_classes=1000, in_channels=int(1.5 * last))
+    ))).state_dict()
+    result = convert({'state_dict': empty(published)}, 'internimage')
+    assert shapes_of(result.state_dict) == shapes_of(ours)
+    assert not result.dropped
+    back = convert({'state_dict': ours}, 'internimage', inverse=True)
+    assert shapes_of(back.state_dict) == published
+
+
+def test_values_of_a_paper_model_survive_the_way_there_and_back():
+    facts = dict(channels=16, depths=(1, 2, 1, 1), groups=(1, 2, 4, 8), dw_kernel_size=3)
+    assert_values_survive('internimage', published_classifier(facts))
 
 
 def test_values_survive_the_way_there_and_back():
