@@ -99,7 +99,7 @@ class CheckedLoadAnnotations(transforms.LoadAnnotations):
         """Fill ``gt_seg_map``, of shape (H, W) and uint8.
 
         Raises:
-            SampleError: The file cannot be decoded, has several channels, another size than its
+            SampleError: The file cannot be read, has several channels, another size than its
                 picture or values that are no class; or ``reduce_zero_label`` is not the data
                 set's.
         """
@@ -133,11 +133,11 @@ class CheckedLoadAnnotations(transforms.LoadAnnotations):
 
     def _decode(self, path: str) -> np.ndarray:
         """The values of a label map as stored, of shape (H, W)."""
-        content = fileio.get(path, backend_args=self.backend_args)
         try:
+            content = fileio.get(path, backend_args=self.backend_args)
             labels = mmcv.imfrombytes(content, flag='unchanged', backend=self.imdecode_backend)
-        except Exception as error:  # as many kinds as there are decoders
-            raise UserError('label map', f'{path} cannot be decoded ({error})') from error
+        except Exception as error:  # as many kinds as there are decoders and kinds of storage
+            raise UserError('label map', f'{path} cannot be read ({error})') from error
         if labels is not None and labels.ndim == 3 and labels.shape[2] == 1:
             labels = labels[..., 0]
         if labels is None or labels.ndim != 2:

@@ -86,11 +86,13 @@ def test_values_that_8_bit_would_wrap(tmp_path):
 
 def test_what_is_no_image_is_named(tmp_path, monkeypatch):
     (tmp_path / 'a.png').write_bytes(b'no image')
-    with pytest.raises(SampleError, match='a.png cannot be decoded'):
+    with pytest.raises(SampleError, match='a.png cannot be read'):
         CheckedLoadAnnotations().transform(sample(tmp_path / 'a.png'))
+    with pytest.raises(SampleError, match='b.png cannot be read .*No such file'):
+        CheckedLoadAnnotations().transform(sample(tmp_path / 'b.png'))
     save(tmp_path / 'a.png', np.zeros((20, 20)))
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
-    with pytest.raises(SampleError, match='a.png cannot be decoded .*exceeds limit'):
+    with pytest.raises(SampleError, match='a.png cannot be read .*exceeds limit'):
         CheckedLoadAnnotations().transform(sample(tmp_path / 'a.png'))
 
 
