@@ -7,7 +7,7 @@ import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
 import torch
@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from safetensors import safe_open
 
 from mmdcn.checkpoints.policy import current_policy
+from mmdcn.checkpoints.sizes import MalformedError, check_archive, check_tensors
 from mmdcn.checkpoints.training_state import unpack_training_state
 from mmdcn.checkpoints.unpickling import unpickle
 from mmdcn.errors import UserError
@@ -22,7 +23,11 @@ from mmdcn.errors import UserError
 # Where published files keep their weights, also one within another; the first that holds tensors
 # wins.
 WRAPPERS = ('state_dict', 'model_ema', 'model', 'module')
+# Configs as text under `meta` and `message_hub.runtime_info`: OpenMMLab runs them as Python.
+_CONFIGS = ('cfg', 'config')
 _GIT_LFS = b'version https://git-lfs'
+# Ends of the names an index may hold.
+_PARTS = ('.safetensors', '.bin', '.pth', '.pt')
 _TEXT = (b'<', b'{', b'[')
 # What torch says where a file needs more than its restricted unpickler offers.
 _BEYOND = ('TorchScript', 'legacy .tar', 'Can only', 'unrecognized function')
@@ -55,7 +60,8 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
 
     Returns:
         The checkpoint's dictionary with the weights under ``state_dict``; the header of a
-        safetensors file under ``meta``.
+        safetensors file under ``meta``. The texts of configs, which OpenMMLab would run as Python,
+        are left out unless the policy trusts the file.
 
     Raises:
         CheckpointError: The file is missing, damaged, no checkpoint, or (then an
@@ -69,15 +75,43 @@ def read_checkpoint(path: str | Path, map_location: Any = 'cpu') -> dict[str, An
         else:
             _refuse_other_files(path, head)
             content = _read_file(path, head, map_location)
-        if not isinstance(content, Mapping):
-            raise CheckpointError('checkpoint', f'{path} holds a {type(content).__name__}',
-                                  'a dictionary of tensors')
-        checkpoint = unwrap(content)
-        unpack_training_state(checkpoint)
+        checkpoint = open_content(content, path)
     except CheckpointError:
         raise
+    except MalformedError as error:
+        raise _unreadable(path, str(error), 'it is not as torch.save writes it: get it from '
+                          'another source') from error
     except Exception as error:  # a damaged or hostile file can make a parser fail in any way
         raise _damaged(path, error) from error
+    return checkpoint
+
+
+def open_content(content: Any, source: str | Path) -> dict[str, Any]:
+    """A checkpoint of what a file holds; the configs in it, which others would run, are left out.
+
+    Args:
+        content: What was unpickled.
+        source: Name of the file, for messages.
+
+    Raises:
+        CheckpointError: It is no dictionary, or its ``meta`` is none.
+    """
+    if not isinstance(content, Mapping):
+        raise CheckpointError('checkpoint', f'{source} holds a {type(content).__name__}',
+                              'a dictionary of tensors')
+    checkpoint = unwrap(content)
+    if checkpoint.get('meta') is None:
+        checkpoint.pop('meta', None)
+    elif not isinstance(checkpoint['meta'], Mapping):
+        raise CheckpointError('checkpoint', f'the meta of {source} is a '
+                              f'{type(checkpoint["meta"]).__name__}', 'a dictionary')
+    if not current_policy().trust:
+        hub = checkpoint.get('message_hub')
+        info = hub.get('runtime_info') if isinstance(hub, dict) else None
+        for part in (checkpoint.get('meta'), info):
+            for key in _CONFIGS if isinstance(part, dict) else ():
+                part.pop(key, None)
+    unpack_training_state(checkpoint)
     return checkpoint
 
 
@@ -191,7 +225,7 @@ def _read_index(path: Path, map_location: Any) -> dict[str, Any]:
                               'the index of a checkpoint in several files')
     state: dict[str, torch.Tensor] = {}
     for name in sorted(set(places.values())):
-        if Path(name).name != name or name.endswith('.json'):
+        if PureWindowsPath(name).name != name or not name.endswith(_PARTS):
             raise CheckpointError('checkpoint', f'{path} names {name}',
                                   'weight files in its own folder')
         state.update(read_checkpoint(path.with_name(name), map_location)['state_dict'])
@@ -215,7 +249,10 @@ def read_torch(file: BinaryIO, source: str | Path, map_location: Any = 'cpu') ->
         UnsafeCheckpointError: It holds more than tensors and plain data.
     """
     try:
-        return unpickle(file, map_location)
+        check_archive(file)
+        content = unpickle(file, map_location)
+        check_tensors(content, file)
+        return content
     except Exception as error:
         if current_policy().trust:
             print_log(f'`trust=True`: {source} is unpickled without restrictions and can '

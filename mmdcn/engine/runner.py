@@ -35,6 +35,7 @@ from mmdcn.checkpoints import (
     read_checkpoint,
 )
 from mmdcn.data.checks import build_dataset, check_model, check_together
+from mmdcn.engine.resuming import resumable
 from mmdcn.errors import UserError
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
@@ -170,11 +171,12 @@ class CheckedRunner(Runner):
             CheckpointError: It cannot be read safely, belongs to another model, or its training
                 state (optimizer, schedules) to another config.
         """
+        self._resume = True  # whoever calls this; load_checkpoint and hooks ask for it
         try:
             super().resume(filename, *args, **kwargs)
         except UserError:
             raise
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise CheckpointError(
                 'resume', f'{filename} does not continue this config ({type(error).__name__}: '
                 f'{error})', remedy='use the config it was trained with, or start anew from its '
@@ -195,7 +197,7 @@ class CheckedRunner(Runner):
         """
         checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
-            _check_training_state(checkpoint, filename)
+            checkpoint = resumable(checkpoint, self, filename)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         target = model.module if isinstance(model, BaseTTAModel) else model
@@ -203,20 +205,6 @@ class CheckedRunner(Runner):
                         min_ratio=1.0 if strict else None)
         self._has_loaded = True
         return checkpoint
-
-
-def _check_training_state(checkpoint: dict[str, Any], source: str) -> None:
-    """Refuse to resume from weights alone."""
-    meta = checkpoint.get('meta')
-    lacking = [f'meta.{key}' for key in ('epoch', 'iter')
-               if not isinstance(meta, dict) or not isinstance(meta.get(key), int)]
-    hub = checkpoint.get('message_hub')
-    if not isinstance(hub, dict) or not {'log_scalars', 'runtime_info', 'resumed_keys'} <= set(hub):
-        lacking.append('message_hub')
-    if lacking:
-        raise CheckpointError('resume', f'{source} lacks {", ".join(lacking)}',
-                              'a checkpoint that train.py wrote', 'to start anew from its weights '
-                              "use `cfg_options=['load_from=FILE']`")
 
 
 def import_task_modules(scope: str) -> None:

@@ -1,7 +1,9 @@
 """Checkpoints that strangers made, and our own, through the command line tools."""
 from __future__ import annotations
 
+import io
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,3 +192,106 @@ def test_own_checkpoints_need_no_permissions(classifier, tmp_path):
                 content['message_hub']['log_scalars'].items()} for content in (whole, rest)]
     assert lengths[0] == lengths[1] and lengths[0]['train/loss'] == 4
     assert whole['param_schedulers'][0]['last_step'] == rest['param_schedulers'][0]['last_step']
+
+
+CODE = "open({target!r}, 'w').write('x')"
+BAITS = [
+    ('outside', CODE), ('work', "import os\nos.mkdir({target!r})"), ('outside', '{file}'),
+    ('work', '{file}'), ('outside', '{folder}'), ('work', '{folder}'), ('outside', 'file://{file}'),
+    ('outside', 'http://localhost:9/{file}'), ('outside', '../outside/best_file.pth'),
+]
+
+
+def baited(value: object, bait: str) -> object:
+    """The same data with every text replaced, and the keys that mmengine looks for put in."""
+    if isinstance(value, dict):
+        return {key: baited(item, bait) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(baited(item, bait) for item in value)
+    return bait if isinstance(value, str) else value
+
+
+def bait_all(checkpoint: dict, bait: str) -> dict:
+    """A checkpoint that still resumes, if all that is not numbers is just not used."""
+    made = {key: value if key == 'state_dict' else baited(value, bait)
+            for key, value in checkpoint.items()}
+    made['meta'].update(config=bait, cfg=bait, mmengine_version=bait, hook_msgs={'last_ckpt': bait},
+                        CLASSES=bait, PALETTE=bait, env_info=bait)
+    names = ('best_ckpt', 'last_ckpt', 'cfg', 'loop_stage', 'experiment_name', 'work_dir',
+             f'best_ckpt_{bait}', 'best_ckpt_accuracy/top1')
+    made['message_hub']['runtime_info'].update(
+        dict.fromkeys(names, bait), keep_ckpt_ids=[bait, 7, bait], best_score=-1.0)
+    made['message_hub']['log_scalars'][f'train/{bait}'] = bait
+    made['message_hub']['resumed_keys'].update({bait: bait, 'train/loss': bait})
+    made['optimizer']['param_groups'][0].update(foreach_name=bait, group_name=bait)
+    made['param_schedulers'][0].update(step=bait, _get_value=bait, verbose_name=bait)
+    return {**made, 'filename': bait, 'hooks': [bait], 'init_cfg': {'checkpoint': bait}}
+
+
+@pytest.fixture(scope='module')
+def half_run(tmp_path_factory) -> Path:
+    """Folder of a run that was stopped in its middle, with a best checkpoint."""
+    root = tmp_path_factory.mktemp('half')
+    config = tiny.make_classifier(root / 'data')
+    config.write_text(config.read_text().replace("save_best='auto'", (
+        "save_best='auto', max_keep_ckpts=1")).replace('val_interval=4', 'val_interval=1'))
+    work = ['--work-dir', str(root / 'work')]
+    assert train.main([str(config), *work, '--cfg-options', 'train_cfg.max_iters=2']) == 0
+    return root
+
+
+def snapshot(folder: Path) -> dict[str, tuple]:
+    """What lies in a folder: names, contents and when each was last read and written."""
+    return {str(path): (path.read_bytes() if path.is_file() else b'', path.stat().st_mtime_ns)
+            for path in sorted(folder.rglob('*'))}
+
+
+@pytest.mark.parametrize(('place', 'bait'), BAITS)
+def test_no_text_of_a_checkpoint_is_more_than_data(half_run, tmp_path, monkeypatch, place, bait):
+    shutil.copytree(half_run / 'work', tmp_path / 'work')
+    sentinels = tmp_path / place / 'sentinels'
+    for folder in {tmp_path / 'outside', sentinels.parent, sentinels}:
+        (folder / 'best_folder.pth').mkdir(parents=True)
+        (folder / 'iter_7.pth').mkdir()
+        for name in ('best_file.pth', 'best_folder.pth/x', 'iter_7.pth/x'):
+            (folder / name).write_text('precious')
+    watched = tmp_path / 'outside', sentinels, tmp_path / 'work' / 'iter_7.pth'
+    before = [snapshot(folder) for folder in watched]
+    bait = bait.format(target=str(sentinels / 'made'), file=sentinels / 'best_file.pth',
+                       folder=sentinels / 'best_folder.pth')
+    opened = []
+    monkeypatch.setattr('builtins.open', spy(open, opened))
+    monkeypatch.setattr('io.open', spy(io.open, opened))
+    path = tmp_path / 'work' / 'iter_2.pth'
+    torch.save(bait_all(torch.load(path, weights_only=True), bait), path)
+    monkeypatch.chdir(tmp_path / 'work')
+    config = str(half_run / 'data' / 'classifier.py')
+    assert train.main([config, '--work-dir', str(tmp_path / 'work'), '--resume', str(path)]) == 0
+    assert not [name for name in opened if 'sentinels' in name or 'outside/' in name]
+    assert [snapshot(folder) for folder in watched] == before
+    assert (tmp_path / 'work' / 'iter_4.pth').is_file() and not path.exists()
+
+
+def spy(function: Callable, opened: list[str]) -> Callable:
+    """The same function, whose first arguments are noted."""
+    def call(file: object, *args: object, **kwargs: object) -> object:
+        opened.append(str(file))
+        return function(file, *args, **kwargs)
+
+    return call
+
+
+def test_an_honest_file_knows_its_best_checkpoint(half_run, tmp_path, capsys):
+    shutil.copytree(half_run / 'work', tmp_path / 'moved')
+    old_best = next((tmp_path / 'moved').glob('best_*.pth'))
+    path = tmp_path / 'moved' / 'iter_2.pth'
+    content = torch.load(path, weights_only=True)
+    content['message_hub']['runtime_info']['best_score'] = -1.0  # any score is better
+    torch.save(content, path)
+    config = str(half_run / 'data' / 'classifier.py')
+    capsys.readouterr()
+    assert train.main([config, '--work-dir', str(tmp_path / 'moved'), '--resume', str(path)]) == 0
+    best = next((tmp_path / 'moved').glob('best_*.pth'))
+    assert best.name != old_best.name and not old_best.exists()
+    assert f'checkpoint {best}' in capsys.readouterr().out
+    assert next((half_run / 'work').glob('best_*.pth')).name == old_best.name
