@@ -27,7 +27,8 @@ from torch import _weights_only_unpickler
 _NUMBERS_AND_TEXT = re.compile(r'[biufcSU]\d{1,6}')
 
 
-def _refuse(what: str) -> pickle.UnpicklingError:
+def refuse(what: str) -> pickle.UnpicklingError:
+    """The error for what is no plain data."""
     return pickle.UnpicklingError(f'GLOBAL {what} is not allowed')
 
 
@@ -36,7 +37,7 @@ class _DType:
 
     def __init__(self, code: str, *_: Any) -> None:
         if not _NUMBERS_AND_TEXT.fullmatch(code):
-            raise _refuse(f'numpy.dtype({code})')
+            raise refuse(f'numpy.dtype({code})')
         self.dtype = np.dtype(code)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -44,7 +45,7 @@ class _DType:
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray`` until :func:`_settle` takes its value out."""
+    """Stands in for ``numpy.ndarray`` until :func:`settle` takes its value out."""
 
     __hash__ = None
     value: np.ndarray
@@ -54,8 +55,10 @@ class _Array:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, by_column, raw = state
+        if isinstance(raw, str):  # of Python 2
+            raw = raw.encode('latin1')
         if not isinstance(raw, bytes):
-            raise _refuse('numpy.ndarray of objects')
+            raise refuse('numpy.ndarray of objects')
         if any(size < 0 for size in shape):
             raise ValueError(f'an array of shape {shape}')
         flat = np.frombuffer(raw, dtype.dtype) if raw else np.empty(0, dtype.dtype)
@@ -63,7 +66,7 @@ class _Array:
 
 
 class _History:
-    """Stands in for mmengine's log history until :func:`_settle` builds one of its numbers."""
+    """Stands in for mmengine's log history until :func:`settle` builds one of its numbers."""
 
     __hash__ = None
     state: dict[str, Any]
@@ -72,7 +75,7 @@ class _History:
         self.state = state
 
     def build(self) -> HistoryBuffer:
-        log, counts = (_settle(self.state[key], {}) for key in ('_log_history', '_count_history'))
+        log, counts = (settle(self.state[key]) for key in ('_log_history', '_count_history'))
         return HistoryBuffer(log, counts, int(self.state['max_length']))
 
 
@@ -83,24 +86,32 @@ class _Dict:
         return OrderedDict(items if isinstance(items, dict) else {})
 
 
-def _scalar(dtype: _DType, raw: bytes) -> Any:
+def _from_buffer(raw: bytes, dtype: _DType, shape: tuple[int, ...], order: str) -> _Array:
+    """Stands in for what rebuilds numpy's arrays in protocol 5."""
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == 'F', bytes(raw)))
+    return array
+
+
+def _scalar(dtype: _DType, raw: bytes | str) -> Any:
     """Stands in for numpy's scalar constructor."""
+    raw = raw.encode('latin1') if isinstance(raw, str) else raw
     if not isinstance(raw, bytes):
-        raise _refuse('numpy.object_')
+        raise refuse('numpy.object_')
     return np.frombuffer(raw, dtype.dtype, count=1)[0]
 
 
 def _history_method(owner: type, name: str) -> str:
     """Stands in for ``getattr``, by which log histories name their own statistics."""
     if owner is not _History or name not in ('min', 'max', 'mean', 'current'):
-        raise _refuse('builtins.getattr')
+        raise refuse('builtins.getattr')
     return name
 
 
 def _path_text(*parts: str) -> str:
     """Stands in for the classes of pathlib."""
     if sum(map(len, parts)) > 2 ** 15:  # joined with itself again and again it fills the memory
-        raise _refuse('pathlib.Path of this length')
+        raise refuse('pathlib.Path of this length')
     return '/'.join(parts).replace('//', '/')
 
 
@@ -114,7 +125,7 @@ def _spelled_out(kind: type) -> Callable[..., Any]:
     def build(*items: Any) -> Any:
         if not all(type(part) in (list, tuple, dict, OrderedDict, set, frozenset)
                    for part in items):
-            raise _refuse(f'builtins.{kind.__name__} of {type(items[0]).__name__}')
+            raise refuse(f'builtins.{kind.__name__} of {type(items[0]).__name__}')
         return kind(*items)
 
     return build
@@ -123,21 +134,21 @@ def _spelled_out(kind: type) -> Callable[..., Any]:
 def _bytes(*parts: Any) -> bytes:
     """Stands in for ``bytes`` and ``bytearray``, which pickles make of text or of bytes."""
     if parts and not isinstance(parts[0], str | bytes):
-        raise _refuse(f'builtins.bytes of {type(parts[0]).__name__}')
+        raise refuse(f'builtins.bytes of {type(parts[0]).__name__}')
     return b'' if not parts else parts[0] if isinstance(parts[0], bytes) else _encode(*parts)
 
 
 def _encode(text: str, encoding: str = 'latin1') -> bytes:
     """Stands in for ``codecs.encode``, by which pickles spell bytes."""
     if not isinstance(text, str) or encoding not in ('latin1', 'latin-1'):
-        raise _refuse('_codecs.encode')
+        raise refuse('_codecs.encode')
     return text.encode('latin1')
 
 
 def _from_type(build: Callable[..., Any], kind: type, arguments: tuple[Any, ...], _: Any) -> Any:
     """Stands in for what rebuilds tensors with attributes; these are left out."""
     if build not in _REBUILD:
-        raise _refuse(f'torch._tensor._rebuild_from_type_v2 of {build}')
+        raise refuse(f'torch._tensor._rebuild_from_type_v2 of {build}')
     return build(*arguments)
 
 
@@ -165,6 +176,15 @@ _REBUILD = (torch._utils._rebuild_parameter, torch._utils._rebuild_parameter_wit
             torch._utils._rebuild_tensor_v2, torch._utils._rebuild_tensor_v3,
             torch._utils._rebuild_sparse_tensor, torch._utils._rebuild_nested_tensor,
             torch._utils._rebuild_meta_tensor_no_storage)
+
+
+# What a pickle without tensors needs, and which of it takes a state.
+STAND_INS = [
+    *((build, name) for build, name in _ALLOWED if build is not argparse.Namespace),
+    *((_from_buffer, f'numpy.{core}.numeric._frombuffer') for core in ('core', '_core')),
+    (_encode, '_codecs.encode'), (_bytes, 'builtins.bytearray'),
+    (_spelled_out(OrderedDict), 'collections.OrderedDict'), (_spelled_out(set), 'builtins.set')]
+STATEFUL = (_Array, _DType, _History)
 
 
 class _Allowed(dict[str, Any]):
@@ -222,11 +242,12 @@ def unpickle(file: str | Path | BinaryIO, map_location: Any = 'cpu') -> Any:
     """
     with _allowed_only(), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of damaged files torch also warns, before it fails
-        return _settle(torch.load(file, map_location=map_location, weights_only=True), {})
+        return settle(torch.load(file, map_location=map_location, weights_only=True))
 
 
-def _settle(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
+def settle(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
     """The same data with stand-ins resolved; ``done`` holds (object, result) by identity."""
+    done = {} if done is None else done
     if id(value) in done:
         return done[id(value)][1]
     if isinstance(value, _Array):
@@ -243,12 +264,12 @@ def _settle(value: Any, done: dict[int, tuple[Any, Any]]) -> Any:
         if isinstance(versions, dict):
             value._metadata = versions
     if isinstance(value, tuple) and type(value) is tuple:
-        result = tuple(_settle(item, done) for item in value)
+        result = tuple(settle(item, done) for item in value)
         done[id(value)] = value, result
         return result
     if isinstance(value, dict | list | argparse.Namespace):
         done[id(value)] = value, value
         items = vars(value) if isinstance(value, argparse.Namespace) else value
         for key in list(items) if isinstance(items, dict) else range(len(items)):
-            items[key] = _settle(items[key], done)
+            items[key] = settle(items[key], done)
     return value
