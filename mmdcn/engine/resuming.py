@@ -11,12 +11,14 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from mmdcn.checkpoints import CheckpointError
+from mmdcn.checkpoints import CheckpointError, read_dataset_meta
 
 _HUB = {'log_scalars', 'runtime_info', 'resumed_keys'}
 # What the run itself knows better, or marks as not to be resumed.
 _OWN_INFO = ('epoch', 'iter', 'max_epochs', 'max_iters', 'last_ckpt', 'loop_stage')
 _LARGEST = 2 ** 63
+REMEDY = ('use the config it was trained with, or start anew from its weights: '
+          "`cfg_options=['load_from=FILE']`")
 _SEEDS = 2 ** 32
 
 
@@ -56,6 +58,30 @@ def resumable(checkpoint: Mapping[str, Any], runner: Runner, source: str) -> dic
                                               runner.param_schedulers,
                                               f'param_schedulers of {source}')
     return kept
+
+
+def warn_of_other_classes(checkpoint: Mapping[str, Any], runner: Runner, source: str) -> None:
+    """Say in the log where a run starts from weights for as many classes of other names.
+
+    Args:
+        checkpoint: What :func:`mmdcn.checkpoints.read_checkpoint` gave.
+        runner: The run, with its data.
+        source: Name of the file.
+
+    Raises:
+        CheckpointError: The classes of the file are in no known form.
+    """
+    old = read_dataset_meta(checkpoint, source).get('classes')
+    data = getattr(getattr(runner.train_dataloader, 'dataset', None), 'metainfo', None) or {}
+    new = data.get('classes')
+    if not old or not isinstance(new, list | tuple) or len(new) != len(old):
+        return
+    other = [i for i, (was, now) in enumerate(zip(old, new, strict=True)) if was != now]
+    if other:
+        runner.logger.warning(
+            f'{source} was trained on other classes than the data has, though on as many: '
+            f'{len(other)} names differ, the first is {old[other[0]]!r} for {new[other[0]]!r}. '
+            'The rows of its class layers were loaded, and mean these until training changes them.')
 
 
 def _check_training_state(checkpoint: Mapping[str, Any], source: str) -> None:
@@ -125,14 +151,18 @@ def _fitted(found: Any, own: Any, name: str) -> Any:
     if not fits:
         raise CheckpointError(
             'resume', f'{name} is a {type(found).__name__} that this config has no use for',
-            word if kind is None else f'{word} of numbers')
+            word if kind is None else f'{word} of numbers', REMEDY)
     return found if kind is None else type(own)(found)
+
+
+def _other_kind(name: str, found: Any, expected: str) -> CheckpointError:
+    return CheckpointError('resume', f'{name} is a {type(found).__name__}', expected, REMEDY)
 
 
 def _all_fitted(found: Any, own: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The run's own items, with the numbers that were found under their names."""
     if not isinstance(found, Mapping):
-        raise CheckpointError('resume', f'{name} is a {type(found).__name__}', 'a dictionary')
+        raise _other_kind(name, found, 'a dictionary')
     return {key: _fitted(found[key], value, f'{name}: {key}') if key in found else value
             for key, value in own.items()}
 
@@ -200,21 +230,21 @@ def _kept_steps(value: Any, runner: Runner) -> list[int]:
 def _optimizer(found: Any, own: Mapping[str, Any], name: str) -> dict[str, Any]:
     """State of an optimizer, or of several by name, as their ``load_state_dict`` takes it."""
     if not isinstance(found, Mapping):
-        raise CheckpointError('resume', f'{name} is a {type(found).__name__}', 'a dictionary')
+        raise _other_kind(name, found, 'a dictionary')
     if 'param_groups' not in own:
         return {key: _optimizer(found.get(key), part, f'{name}: {key}')
                 for key, part in own.items()}
     groups, states = found.get('param_groups'), found.get('state')
     if not isinstance(groups, list) or not isinstance(states, Mapping):
         raise CheckpointError('resume', f'{name} lacks param_groups or state',
-                              'the state of an optimizer')
+                              'the state of an optimizer', REMEDY)
     if len(groups) != len(own['param_groups']):
         raise ValueError(f'its optimizer has {len(groups)} parameter groups, this one '
                          f'{len(own["param_groups"])}')
     for key, state in states.items():
         if type(key) is not int or not isinstance(state, Mapping) or not _is_numeric(state, 2):
             raise CheckpointError('resume', f'{name}: state {key!r} is not made of numbers',
-                                  'tensors and numbers by name, for each parameter')
+                                  'tensors and numbers by name, for each parameter', REMEDY)
     more = {key: _fitted(found[key], own[key], f'{name}: {key}')
             for key in ('loss_scaler', 'base_param_settings') if key in own and key in found}
     return {'state': states, **more, 'param_groups': [
@@ -226,10 +256,10 @@ def _schedules(found: Any, own: Any, name: str) -> Any:
     """States of schedules, in a list or in lists by name, as ``load_state_dict`` takes them."""
     if isinstance(own, Mapping):
         if not isinstance(found, Mapping):
-            raise CheckpointError('resume', f'{name} is a {type(found).__name__}', 'a dictionary')
+            raise _other_kind(name, found, 'a dictionary')
         return {key: _schedules(found.get(key), part, f'{name}: {key}')
                 for key, part in own.items()}
     if not isinstance(found, list):
-        raise CheckpointError('resume', f'{name} is a {type(found).__name__}', 'a list')
+        raise _other_kind(name, found, 'a list')
     return [_all_fitted(state, schedule.state_dict(), f'{name}: {number}')
             for number, (state, schedule) in enumerate(zip(found, own, strict=False))]

@@ -24,7 +24,7 @@ from mmengine.registry import (
     TRANSFORMS,
     DefaultScope,
 )
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -35,7 +35,7 @@ from mmdcn.checkpoints import (
     read_checkpoint,
 )
 from mmdcn.data.checks import build_dataset, check_model, check_together
-from mmdcn.engine.resuming import resumable
+from mmdcn.engine.resuming import REMEDY, resumable, warn_of_other_classes
 from mmdcn.errors import UserError
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
@@ -179,12 +179,14 @@ class CheckedRunner(Runner):
         except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise CheckpointError(
                 'resume', f'{filename} does not continue this config ({type(error).__name__}: '
-                f'{error})', remedy='use the config it was trained with, or start anew from its '
-                "weights: `cfg_options=['load_from=FILE']`") from error
+                f'{error})', remedy=REMEDY) from error
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu',
                         strict: bool = False, revise_keys: list | None = None) -> dict[str, Any]:
         """Load a local checkpoint into the model.
+
+        Where training starts from it, layers for another number of classes begin anew
+        (``load_state_dict``), and averages of the weights from what was loaded.
 
         Args:
             filename: Checkpoint file.
@@ -198,11 +200,16 @@ class CheckedRunner(Runner):
         checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
             checkpoint = resumable(checkpoint, self, filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        starts = isinstance(self._train_loop, BaseLoop) and not self._resume
+        if not starts:
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         target = model.module if isinstance(model, BaseTTAModel) else model
         load_state_dict(target, checkpoint['state_dict'], source=str(filename),
-                        min_ratio=1.0 if strict else None)
+                        min_ratio=1.0 if strict else None, other_classes=starts)
+        if starts:
+            warn_of_other_classes(checkpoint, self, filename)
+            self.call_hook('after_load_checkpoint', checkpoint={'state_dict': target.state_dict()})
         self._has_loaded = True
         return checkpoint
 

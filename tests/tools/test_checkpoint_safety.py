@@ -220,7 +220,7 @@ def bait_all(checkpoint: dict, bait: str) -> dict:
     names = ('best_ckpt', 'last_ckpt', 'cfg', 'loop_stage', 'experiment_name', 'work_dir',
              f'best_ckpt_{bait}', 'best_ckpt_accuracy/top1')
     made['message_hub']['runtime_info'].update(
-        dict.fromkeys(names, bait), keep_ckpt_ids=[bait, 7, bait], best_score=-1.0)
+        dict.fromkeys(names, bait), keep_ckpt_ids=[7, bait, 2, bait], best_score=-1.0)
     made['message_hub']['log_scalars'][f'train/{bait}'] = bait
     made['message_hub']['resumed_keys'].update({bait: bait, 'train/loss': bait})
     made['optimizer']['param_groups'][0].update(foreach_name=bait, group_name=bait)
@@ -295,3 +295,70 @@ def test_an_honest_file_knows_its_best_checkpoint(half_run, tmp_path, capsys):
     assert best.name != old_best.name and not old_best.exists()
     assert f'checkpoint {best}' in capsys.readouterr().out
     assert next((half_run / 'work').glob('best_*.pth')).name == old_best.name
+
+
+@pytest.fixture
+def of_80_classes(trained, tmp_path) -> str:
+    """Weights of the tiny detector as if trained on 80 classes."""
+    state = torch.load(trained('detector').checkpoint, weights_only=True)['state_dict']
+    for name, rows in (('bbox_head.fc_cls', 81), ('bbox_head.fc_reg', 320),
+                       ('mask_head.conv_logits', 80)):
+        for part in ('weight', 'bias'):
+            key = f'roi_head.{name}.{part}'
+            state[key] = torch.ones(rows, *state[key].shape[1:])
+    names = [f'class {i}' for i in range(80)]
+    return write(tmp_path, {'state_dict': state, 'meta': {'dataset_meta': {'classes': names}}})
+
+
+@pytest.mark.parametrize('hooks', ['', "custom_hooks = [dict(type='EMAHook', strict_load=True)]\n"])
+def test_training_starts_from_another_number_of_classes(trained, of_80_classes, tmp_path, capsys,
+                                                        hooks):
+    config = Path(trained('detector').config)
+    own = config.with_name(f'finetune{len(hooks)}.py')
+    own.write_text(config.read_text() + hooks)
+    capsys.readouterr()
+    assert train.main([str(own), '--work-dir', str(tmp_path / 'work'), '--cfg-options',
+                       f'load_from={of_80_classes}', 'train_cfg.max_iters=2']) == 0
+    out = ''.join(capsys.readouterr())
+    assert 're-initialised, as the classes are others: 6: roi_head.bbox_head.fc_cls.weight' in out
+    assert 'other classes than the data' not in out and 'do not match exactly' not in out
+
+
+def test_testing_and_predicting_are_strict_about_classes(trained, of_80_classes, tmp_path, capsys):
+    system = trained('detector')
+    for main, more in ((test.main, ['--work-dir', str(tmp_path / 'a')]),
+                       (predict.main, [str(system.data / 'images'), '--out-dir', str(tmp_path)])):
+        assert main([system.config, of_80_classes, *more]) == 2
+        assert 'does not fit the model' in capsys.readouterr().err
+
+
+def test_as_many_classes_of_other_names_are_said(classifier, state, tmp_path, capsys):
+    for names, said in ((['dark', 'light'], False), (['cat', 'light'], True)):
+        path = write(tmp_path, {'state_dict': state, 'meta': {'dataset_meta': {'classes': names}}})
+        main, argv = arguments('load_from', classifier, path, tmp_path / names[0])
+        capsys.readouterr()
+        assert main([*argv, 'train_cfg.max_iters=1']) == 0
+        assert ("1 names differ, the first is 'cat' for 'dark'"
+                in ''.join(capsys.readouterr())) is said
+
+
+@pytest.mark.parametrize('meta', [
+    {'classes': 'dark'}, {'classes': [1, 2]}, {'classes': {'a': 1}}, {'classes': ['x'] * 10 ** 6},
+    {'classes': ['x' * 10 ** 5] * 2}, {'palette': [[0, 0, 0]] * 10 ** 6}, {'palette': 7},
+    {'palette': [[0, 0, 'x']] * 2}, {'palette': [[0, 0, 256]] * 2}, {'palette': [1, 2]}, [1], 'x'])
+def test_hostile_names_of_classes(refused, state, tmp_path, meta):
+    path = write(tmp_path, {'state_dict': state, 'meta': {'dataset_meta': meta}})
+    message = refused('predict', path)
+    assert 'is a ' in message and len(message) < 1000
+
+
+@pytest.mark.parametrize('meta', [
+    None, {}, {'dataset_meta': None}, {'dataset_meta': {'classes': ('a', 'b'), 'palette': 'random'}},
+    {'dataset_meta': {'classes': ['a', 'b'], 'palette': [[0, 0, 0]]}}, {'CLASSES': None},
+    {'CLASSES': ('a', 'b'), 'PALETTE': [[0, 0, 0], [9, 9, 9]]}, {'dataset_meta': {'more': 7}}])
+def test_harmless_names_of_classes(classifier, state, tmp_path, meta):
+    path = write(tmp_path, {'state_dict': state, 'meta': meta})
+    main, argv = arguments('predict', classifier, path, tmp_path / 'out')
+    assert main(argv) == 0
+    named = '"a"' in next((tmp_path / 'out').glob('*.json')).read_text()
+    assert named is ("('a', 'b')" in str(meta) or "['a', 'b']" in str(meta))
