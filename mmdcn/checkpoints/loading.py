@@ -162,15 +162,21 @@ def find_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
     return reduce(operator.getitem, places[0].split('.'), content)
 
 
-def _find_places(content: Mapping[str, Any], outer: str = '', depth: int = 4) -> list[str]:
+def _find_places(content: Mapping[str, Any]) -> list[str]:
     """Where weights are, best first, as keys joined by dots; at most one within each wrapper."""
+    # Numbers alone are no weights where others are: {'ema': {'decay': 0.9}, 'model': ...}.
+    return _filled_places(content, 1) or _filled_places(content, 0)
+
+
+def _filled_places(content: Mapping[str, Any], ndim: int, outer: str = '',
+                   depth: int = 4) -> list[str]:
     found = []
     for key in WRAPPERS if depth else ():  # bounded: a file can be made to hold itself
         part = content.get(key)
         if isinstance(part, Mapping):
-            filled = any(map(_is_weight, part.values()))
+            filled = any(_is_weight(value) and value.ndim >= ndim for value in part.values())
             inner = [f'{outer}{key}'] if filled else \
-                _find_places(part, f'{outer}{key}.', depth - 1)
+                _filled_places(part, ndim, f'{outer}{key}.', depth - 1)
             found += inner[:1]
     return found
 

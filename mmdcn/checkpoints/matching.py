@@ -51,7 +51,7 @@ class MatchReport:
 
     @property
     def ratio(self) -> float:
-        """Share of the model's tensors that are filled, 0 to 1, but for those expected to be new."""
+        """Share of the model's tensors that are filled, 0 to 1, apart from those to be new."""
         wanted = len(self.loaded) + len(self.missing) + len(self.mismatched)
         return len(self.loaded) / wanted if wanted else 1.0
 
@@ -61,9 +61,10 @@ class MatchReport:
         shapes += [f'{key} (checkpoint {got}, model {want}) not loaded'
                    for key, (got, want) in self.mismatched.items()]
         missing = f'; missing {_names(self.missing)}' if self.missing else ''
-        anew = ['  re-initialised, as the classes are others: ' + _names([
-            f'{key} (checkpoint {got}, model {want})'
-            for key, (got, want) in self.reinitialised.items()])] if self.reinitialised else []
+        others = [f'{key} (checkpoint {got}, model {want})'
+                  for key, (got, want) in self.reinitialised.items()]
+        anew = [f'  re-initialised, as the classes are others: {len(others)}: {", ".join(others)}'
+                ] if others else []
         return '\n'.join([
             f'  loaded: {len(self.loaded)}',
             f'  expected-missing: {_names(self.expected_missing)}',

@@ -353,7 +353,8 @@ def test_hostile_names_of_classes(refused, state, tmp_path, meta):
 
 
 @pytest.mark.parametrize('meta', [
-    None, {}, {'dataset_meta': None}, {'dataset_meta': {'classes': ('a', 'b'), 'palette': 'random'}},
+    None, {}, {'dataset_meta': None},
+    {'dataset_meta': {'classes': ('a', 'b'), 'palette': 'random'}},
     {'dataset_meta': {'classes': ['a', 'b'], 'palette': [[0, 0, 0]]}}, {'CLASSES': None},
     {'CLASSES': ('a', 'b'), 'PALETTE': [[0, 0, 0], [9, 9, 9]]}, {'dataset_meta': {'more': 7}}])
 def test_harmless_names_of_classes(classifier, state, tmp_path, meta):

@@ -135,6 +135,8 @@ def test_harmless_classes_become_plain_data(roundtrip, monkeypatch):
     lambda s: {'state_dict': s, 'ema_state_dict': {'x': torch.ones(1)}},
     lambda s: {'params': {'x': torch.ones(1)}, 'params_ema': s},
     lambda s: {'ema': {'module': s, 'updates': 3}, 'model': {'x': torch.ones(1)}},
+    lambda s: {'ema': {'decay': torch.tensor(0.9)}, 'model': s},
+    lambda s: {'ema': {'steps': torch.tensor(3), 'module': s}, 'model': {'x': torch.ones(1)}},
     lambda s: {'ema': {'module': {'model_state': {'net': s}}}}, lambda s: {'ema': {}, 'net': s},
     lambda s: {'ema': 0.999, 'params': 7, 'module': None, 'model_state_dict': s},
     lambda s: {'_orig_mod.' + key: value for key, value in s.items()},

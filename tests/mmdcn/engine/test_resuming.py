@@ -190,7 +190,7 @@ def test_weights_alone_are_not_resumed(run, checkpoint, change, words):
 
 
 @pytest.mark.parametrize(('loop', 'meta', 'words'), [
-    (IterBasedTrainLoop, dict(epoch=9, iter=11), 'iter 11, expected at most train_cfg.max_iters=10'),
+    (IterBasedTrainLoop, dict(epoch=9, iter=11), 'iter 11, expected at most train_cfg.max_iters'),
     (EpochBasedTrainLoop, dict(epoch=4, iter=99), 'epoch 4, expected at most train_cfg.max_epochs'),
 ])
 def test_a_file_from_beyond_the_end(tmp_path, checkpoint, loop, meta, words):
