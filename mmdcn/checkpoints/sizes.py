@@ -90,7 +90,7 @@ def _tensors(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tenso
     elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
         seen.add(id(value))
         for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
-            yield from _tensors(item, f'{name}.{key}' if name else str(key), seen)
+            yield from _tensors(item, f'{name}.{str(key)[:80]}'.lstrip('.'), seen)
 
 
 def _check_sparse(name: str, tensor: Tensor) -> None:

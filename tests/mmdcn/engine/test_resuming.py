@@ -15,7 +15,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmdcn.checkpoints import CheckpointError
 from mmdcn.engine.resuming import resumable
 
-BAIT = '/tmp/bait'
+BAIT = '../outside/bait'
 
 
 def make_run(folder, loop=IterBasedTrainLoop, **hook) -> SimpleNamespace:
@@ -139,7 +139,7 @@ def test_functions_of_a_schedule_are_its_own(run):
 
 
 @pytest.mark.parametrize(('name', 'found'), [
-    ('best_acc_iter_2.pth', True), ('/elsewhere/work/best_acc_iter_2.pth', True),
+    ('best_acc_iter_2.pth', True), ('/elsewhere/run/best_acc_iter_2.pth', True),
     ('C:\\work\\best_acc_iter_2.pth', True), ('best_folder_1.pth', False), ('iter_2.pth', False),
     ('notes.txt', False), ('best_notes.txt', False), ('best_absent_3.pth', False),
     ('', False), ('best_\0.pth', False), (['best_acc_iter_2.pth'], False), (7, False)])
