@@ -32,6 +32,7 @@ from mmdcn.checkpoints.converters import (  # noqa: E402
     detect,
     tensors_of,
 )
+from mmdcn.checkpoints.loading import AVERAGED, WRAPPERS  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
 
 _SUFFIXES = ('.safetensors', '.pth', '.pt')
@@ -182,8 +183,10 @@ def convert_checkpoint(args: argparse.Namespace) -> int:
     result = convert(checkpoint, family, options, inverse=args.inverse, averaged=args.averaged)
     print(f'{args.source}: family {family} ({how})')
     _print_report(result, args.verbose)
-    if 'model_ema' in checkpoint and 'model' in checkpoint and args.averaged:
-        print('  note: averaged weights (model_ema) taken; --no-ema takes the others')
+    averages = [key for key in AVERAGED if key in checkpoint]
+    if averages and args.averaged and any(key in checkpoint for key in set(WRAPPERS[1:])
+                                          - set(AVERAGED)):
+        print(f'  note: the file has averaged weights ({averages[0]}); --no-ema takes the others')
     if args.model_config:
         _check_against(args.model_config, result, args.target)
     save_checkpoint(args.target, result.state_dict, _meta(checkpoint, family, args))

@@ -17,7 +17,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmdcn.apis import config
-from mmdcn.checkpoints import load_state_dict, read_checkpoint
+from mmdcn.checkpoints import load_state_dict, read_checkpoint, read_dataset_meta
 from mmdcn.data.files import image_problem
 from mmdcn.engine.build_errors import readable_errors
 from mmdcn.engine.runner import import_task_modules
@@ -124,9 +124,11 @@ def build_model(cfg: Config, checkpoint_path: str | None,
         device: Where the model is put.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read safely or belongs to another model.
+        CheckpointError: The checkpoint cannot be read safely, belongs to another model, or names
+            its classes in an unknown form.
     """
     checkpoint = {} if checkpoint_path is None else read_checkpoint(checkpoint_path)
+    names = read_dataset_meta(checkpoint, str(checkpoint_path))
     model = MODELS.build(cfg.model)
     if checkpoint_path is None:
         model.init_weights()
@@ -135,7 +137,7 @@ def build_model(cfg: Config, checkpoint_path: str | None,
     dataset = config.innermost_dataset(cfg.test_dataloader.dataset)
     meta = dict(getattr(DATASETS.get(dataset.type), 'METAINFO', {}))
     meta.update(dataset.get('metainfo') or {})
-    meta.update(checkpoint.get('meta', {}).get('dataset_meta') or {})
+    meta.update(names)
     return model.to(device).eval(), meta
 
 

@@ -1,4 +1,5 @@
 """Checkpoints: safe reading and writing, and a report of how well one fits a model."""
+from mmdcn.checkpoints.dataset_meta import read_dataset_meta
 from mmdcn.checkpoints.loading import (
     CheckpointError,
     DamagedCheckpointError,
@@ -23,5 +24,6 @@ __all__ = [
     'loading_policy',
     'pack_training_state',
     'read_checkpoint',
+    'read_dataset_meta',
     'save_checkpoint',
 ]

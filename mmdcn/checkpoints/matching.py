@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from mmdcn.checkpoints.class_layers import find_class_layers
 from mmdcn.checkpoints.loading import CheckpointError, plain_name
 from mmdcn.checkpoints.policy import current_policy
 from mmdcn.traits import find_trait
@@ -36,6 +37,8 @@ class MatchReport:
         unexpected: Only in the checkpoint.
         resized: Interpolated by the model: shape in the checkpoint, shape in the model.
         mismatched: Of another shape, not loaded.
+        reinitialised: Of another number of classes, not loaded: they keep the values the model
+            began with.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -44,10 +47,11 @@ class MatchReport:
     unexpected: list[str] = field(default_factory=list)
     resized: Shapes = field(default_factory=dict)
     mismatched: Shapes = field(default_factory=dict)
+    reinitialised: Shapes = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
-        """Share of the model's tensors that are filled, 0 to 1, without expected-missing ones."""
+        """Share of the model's tensors that are filled, 0 to 1, apart from those to be new."""
         wanted = len(self.loaded) + len(self.missing) + len(self.mismatched)
         return len(self.loaded) / wanted if wanted else 1.0
 
@@ -57,11 +61,15 @@ class MatchReport:
         shapes += [f'{key} (checkpoint {got}, model {want}) not loaded'
                    for key, (got, want) in self.mismatched.items()]
         missing = f'; missing {_names(self.missing)}' if self.missing else ''
+        others = [f'{key} (checkpoint {got}, model {want})'
+                  for key, (got, want) in self.reinitialised.items()]
+        anew = [f'  re-initialised, as the classes are others: {len(others)}: {", ".join(others)}'
+                ] if others else []
         return '\n'.join([
             f'  loaded: {len(self.loaded)}',
             f'  expected-missing: {_names(self.expected_missing)}',
             f'  unexpected: {_names(self.unexpected)}',
-            f'  resized: {_names(shapes)}',
+            f'  resized: {_names(shapes)}', *anew,
             f'  ratio: {_percent(self.ratio)} of the tensors of the model{missing}',
         ])
 
@@ -80,7 +88,8 @@ def _names(names: list[str]) -> str:
 
 
 def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *, source: str,
-                    prefix: str | None = None, min_ratio: float | None = None) -> MatchReport:
+                    prefix: str | None = None, min_ratio: float | None = None,
+                    other_classes: bool = False) -> MatchReport:
     """Copy the tensors that fit into the model, after checking that enough do; log the report.
 
     Names are compared as they are and without a leading ``backbone.`` or ``model.``; the form with
@@ -94,6 +103,8 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *,
         prefix: Take the names that start with this only, without it.
         min_ratio: Least share of the model's tensors that must be filled; None: what
             :func:`loading_policy` says, 0.99 unless changed.
+        other_classes: Leave layers that depend on the number of classes as the model began with
+            them where the checkpoint has another number (:func:`find_class_layers`); for training.
 
     Returns:
         What was loaded, missing, unexpected and of another shape.
@@ -105,10 +116,17 @@ def load_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor], *,
     wanted = model.state_dict()
     tensors = OrderedDict((plain_name(key), value)
                           for key, value in state_dict.items() if _is_dense(value))
+    if not tensors:
+        raise CheckpointError('checkpoint', f'{source} holds no dense tensors by name',
+                              'the weights of a model')
     found, outside = _without_prefix(tensors, wanted, prefix, source)
     adapted = _adapt(model, found, source)
     report = _compare(model, wanted, found, adapted)
     report.unexpected += outside
+    if other_classes:
+        report.reinitialised = find_class_layers(model, report.mismatched)
+        for key in report.reinitialised:
+            del report.mismatched[key]
     if report.ratio < least:
         raise CheckpointError(
             'checkpoint', f'{source} does not fit the model',

@@ -15,7 +15,12 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 
-from mmdcn.checkpoints.loading import CheckpointError, read_checkpoint, read_torch, unwrap
+from mmdcn.checkpoints.loading import (
+    CheckpointError,
+    open_content,
+    read_checkpoint,
+    read_torch,
+)
 from mmdcn.checkpoints.matching import load_state_dict
 
 
@@ -29,7 +34,8 @@ def _read_any(file: Any, map_location: Any = None, weights_only: Any = None) -> 
     """Files and buffers that mmengine's other schemes have fetched."""
     if isinstance(file, str | os.PathLike):
         return load_from_local(os.fspath(file), map_location)
-    return unwrap(read_torch(file, 'a fetched checkpoint', map_location or 'cpu'))
+    source = 'a fetched checkpoint'
+    return open_content(read_torch(file, source, map_location or 'cpu'), source)
 
 
 def _download(url: str, model_dir: str | None = None, map_location: Any = None,

@@ -24,7 +24,7 @@ from mmengine.registry import (
     TRANSFORMS,
     DefaultScope,
 )
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
@@ -37,6 +37,7 @@ from mmdcn.checkpoints import (
     read_checkpoint,
 )
 from mmdcn.data.checks import build_dataset, check_model, check_together
+from mmdcn.engine.resuming import REMEDY, resumable, warn_of_other_classes
 from mmdcn.engine.saving import last_checkpoint, resumable_checkpoints
 from mmdcn.errors import UserError
 
@@ -212,19 +213,22 @@ class CheckedRunner(Runner):
             CheckpointError: It cannot be read safely, belongs to another model, or its training
                 state (optimizer, schedules) to another config.
         """
+        self._resume = True  # whoever calls this; load_checkpoint and hooks ask for it
         try:
             super().resume(filename, *args, **kwargs)
         except UserError:
             raise
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise CheckpointError(
                 'resume', f'{filename} does not continue this config ({type(error).__name__}: '
-                f'{error})', remedy='use the config it was trained with, or start anew from its '
-                "weights: `cfg_options=['load_from=FILE']`") from error
+                f'{error})', remedy=REMEDY) from error
 
     def load_checkpoint(self, filename: str, map_location: str | Callable = 'cpu',
                         strict: bool = False, revise_keys: list | None = None) -> dict[str, Any]:
         """Load a local checkpoint into the model.
+
+        Where training starts from it, layers for another number of classes begin anew
+        (``load_state_dict``), and averages of the weights from what was loaded.
 
         Args:
             filename: Checkpoint file.
@@ -237,28 +241,19 @@ class CheckedRunner(Runner):
         """
         checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
-            _check_training_state(checkpoint, filename)
-        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+            checkpoint = resumable(checkpoint, self, filename)
+        starts = isinstance(self._train_loop, BaseLoop) and not self._resume
+        if not starts:
+            self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         target = model.module if isinstance(model, BaseTTAModel) else model
         load_state_dict(target, checkpoint['state_dict'], source=str(filename),
-                        min_ratio=1.0 if strict else None)
+                        min_ratio=1.0 if strict else None, other_classes=starts)
+        if starts:
+            warn_of_other_classes(checkpoint, self, filename)
+            self.call_hook('after_load_checkpoint', checkpoint={'state_dict': target.state_dict()})
         self._has_loaded = True
         return checkpoint
-
-
-def _check_training_state(checkpoint: dict[str, Any], source: str) -> None:
-    """Refuse to resume from weights alone."""
-    meta = checkpoint.get('meta')
-    lacking = [f'meta.{key}' for key in ('epoch', 'iter')
-               if not isinstance(meta, dict) or not isinstance(meta.get(key), int)]
-    hub = checkpoint.get('message_hub')
-    if not isinstance(hub, dict) or not {'log_scalars', 'runtime_info', 'resumed_keys'} <= set(hub):
-        lacking.append('message_hub')
-    if lacking:
-        raise CheckpointError('resume', f'{source} lacks {", ".join(lacking)}',
-                              'a checkpoint that train.py wrote', 'to start anew from its weights '
-                              "use `cfg_options=['load_from=FILE']`")
 
 
 def import_task_modules(scope: str) -> None:

@@ -91,15 +91,6 @@ class CheckpointHook(hooks.CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the folder; left-overs of a killed run are removed."""
-        info = runner.message_hub.runtime_info
-        # What a resumed file says of names is data: numbers, and best checkpoints of this folder.
-        info['keep_ckpt_ids'] = [step for step in info.get('keep_ckpt_ids') or ()
-                                 if type(step) is int]
-        folder = Path(self.out_dir or runner.work_dir)
-        for key in [key for key in info if key.startswith('best_ckpt')]:
-            here = folder / Path(str(info.pop(key))).name
-            if here.name.startswith('best_') and here.is_file():
-                info[key] = str(here)
         super().before_train(runner)
         self.file_backend = _RemovesLater(self.file_backend, self.out_dir)
         if is_main_process() and Path(self.out_dir).is_dir():

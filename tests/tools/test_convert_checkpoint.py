@@ -171,7 +171,7 @@ class Evil:
     (lambda path: path.unlink(), 'expected an existing file'),
     (lambda path: torch.save({'model': {}, 'x': Evil()}, path), 'was not executed'),
     (lambda path: torch.save({'model': {'w': torch.ones(1)}}, path), 'no family has keys'),
-    (lambda path: torch.save({'model': {'w': 1}}, path), 'holds no tensors'),
+    (lambda path: torch.save({'model': {'w': 1}}, path), 'holds no weights'),
 ])
 def test_bad_files(tool, published, tmp_path, monkeypatch, spoil, words):
     monkeypatch.chdir(tmp_path)

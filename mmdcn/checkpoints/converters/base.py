@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from mmdcn.checkpoints.loading import (
+    AVERAGED,
     WRAPPERS,
     CheckpointError,
     find_weights,
     plain_name,
+    plain_value,
 )
 
 State = dict[str, Tensor]
@@ -176,20 +178,24 @@ def tensors_of(checkpoint: Mapping[str, Any], averaged: bool = True) -> State:
 
     Args:
         checkpoint: What :func:`mmdcn.checkpoints.read_checkpoint` gave.
-        averaged: Take the averaged weights, ``model_ema``, where the file has them; otherwise
-            those under ``model``.
+        averaged: Take the weights that :func:`mmdcn.checkpoints.read_checkpoint` has taken, the
+            averaged ones (``model_ema``, ...) where the file has them; otherwise those beside
+            these (``model``, ...).
 
     Raises:
         CheckpointError: There are none.
     """
     if not averaged:
-        model = checkpoint.get('model')
-        if not isinstance(model, Mapping) or 'model_ema' not in checkpoint:
-            raise CheckpointError('averaged', 'the file has no model beside model_ema, so there is '
-                                  'nothing to choose', remedy='drop it')
-        checkpoint = model
-    state = {plain_name(key): value for key, value in find_weights(checkpoint).items()
-             if isinstance(key, str) and isinstance(value, Tensor)}
+        plain = {key: checkpoint[key] for key in WRAPPERS[1:]
+                 if key in checkpoint and key not in AVERAGED}
+        if not plain or not any(key in checkpoint for key in AVERAGED):
+            raise CheckpointError('averaged', 'the file has no weights of the last step beside '
+                                  'averaged ones, so there is nothing to choose',
+                                  remedy='drop it')
+        checkpoint = plain
+    state = {plain_name(key): plain_value(value) for key, value in find_weights(checkpoint).items()
+             if isinstance(key, str)}
+    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
     if not state:
         raise CheckpointError('checkpoint', 'it holds no tensors',
                               f'weights at the top or under {", ".join(WRAPPERS)}')

@@ -122,7 +122,7 @@ def test_arrays_cannot_claim_that_bytes_are_pointers():
     rebuild = np.zeros(1).__reduce__()[0]
     array = Call(rebuild, np.ndarray, (0,), b'b',
                  state=(1, (2,), forged, False, b'\x41' * 16))
-    torch.save({'state_dict': {}, 'x': array}, 'a.pth')
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'x': array}, 'a.pth')
     value = read_checkpoint('a.pth')['x']
     assert value.dtype == np.float64 and not value.dtype.hasobject and value.tolist() == [
         np.frombuffer(b'\x41' * 8)[0]] * 2
@@ -132,7 +132,7 @@ def test_arrays_cannot_claim_that_bytes_are_pointers():
 def test_arrays_stay_within_their_bytes(shape, raw):
     array = Call(np.zeros(1).__reduce__()[0], np.ndarray, (0,), b'b',
                  state=(1, shape, np.dtype('f8'), False, raw))
-    torch.save({'state_dict': {}, 'x': array}, 'a.pth')
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'x': array}, 'a.pth')
     with pytest.raises(CheckpointError, match='cannot be read'):
         read_checkpoint('a.pth')
 
@@ -147,13 +147,13 @@ def test_a_history_does_not_reach_its_class():
             return HistoryBuffer, (), {'_log_history': np.ones(2), '_count_history': np.ones(2),
                                        'max_length': 5, 'statistics_methods': {'mean': 'mine'}}
 
-    torch.save({'state_dict': {}, 'x': Forged()}, 'a.pth')
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'x': Forged()}, 'a.pth')
     assert read_checkpoint('a.pth')['x'].mean() == 1.0
     assert HistoryBuffer._statistics_methods == before
 
 
 def test_permissions_of_other_packages_do_not_count():
-    torch.save({'state_dict': {}, 'x': Subclass(2, 2)}, 'a.pth')
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'x': Subclass(2, 2)}, 'a.pth')
     with torch.serialization.safe_globals([Subclass]):
         with pytest.raises(UnsafeCheckpointError, match='Subclass'):
             read_checkpoint('a.pth')
@@ -174,7 +174,7 @@ def test_plain_pickles(content):
 
 
 def test_pickle_under_the_name_of_safetensors():
-    torch.save({'state_dict': {}, 'x': touch()}, 'a.safetensors')
+    torch.save({'state_dict': {'a': torch.ones(1)}, 'x': touch()}, 'a.safetensors')
     with pytest.raises(UnsafeCheckpointError, match='system'):
         read_checkpoint('a.safetensors')
     torch.save({'a': torch.ones(2)}, 'b.safetensors')

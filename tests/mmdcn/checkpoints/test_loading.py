@@ -17,12 +17,13 @@ from torch import nn
 
 from mmdcn.checkpoints import (
     CheckpointError,
+    loading,
     pack_training_state,
     read_checkpoint,
     save_checkpoint,
 )
 from mmdcn.checkpoints.converters import tensors_of
-from mmdcn.checkpoints.loading import unwrap
+from mmdcn.checkpoints.loading import AVERAGED, WRAPPERS, unwrap
 
 
 def model() -> nn.Sequential:
@@ -86,7 +87,7 @@ def test_what_the_runner_packs_needs_no_permissions(tmp_path):
     np.array([True, False]), np.array(['cat', 'tree']), np.arange(3, dtype='>i4'),
     np.array([1 + 2j], np.complex64), np.array([b'ab'])])
 def test_arrays(roundtrip, array):
-    read = roundtrip({'state_dict': {}, 'x': array, 'y': [(array,)]})
+    read = roundtrip({'state_dict': {'a': torch.ones(1)}, 'x': array, 'y': [(array,)]})
     assert read['x'].dtype == array.dtype and read['x'].shape == array.shape
     assert (read['x'] == array).all() and read['x'].flags.writeable
     assert (read['y'][0][0] == array).all()
@@ -126,10 +127,71 @@ def test_harmless_classes_become_plain_data(roundtrip, monkeypatch):
     lambda s: {'model': s, 'module': {'x': torch.ones(1)}},
     lambda s: {'state_dict': {}, 'model': s}, lambda s: {'model': 'resnet', 'state_dict': s},
     lambda s: {**s, **{'ema_' + key.replace('.', '_'): value for key, value in s.items()}},
+    *((lambda s, name=name: {name: s, 'epoch': 3, 'optimizer': {'state': {}}})
+      for name in WRAPPERS),
+    *((lambda s, name=name: {name: s, 'model': {'x': torch.ones(1)}, 'net': {'x': torch.ones(1)}})
+      for name in AVERAGED),
+    lambda s: {'state_dict': s, 'state_dict_ema': {'x': torch.ones(1)}},
+    lambda s: {'state_dict': s, 'ema_state_dict': {'x': torch.ones(1)}},
+    lambda s: {'params': {'x': torch.ones(1)}, 'params_ema': s},
+    lambda s: {'ema': {'module': s, 'updates': 3}, 'model': {'x': torch.ones(1)}},
+    lambda s: {'ema': {'decay': torch.tensor(0.9)}, 'model': s},
+    lambda s: {'ema': {'steps': torch.tensor(3), 'module': s}, 'model': {'x': torch.ones(1)}},
+    lambda s: {'ema': {'module': {'model_state': {'net': s}}}}, lambda s: {'ema': {}, 'net': s},
+    lambda s: {'ema': 0.999, 'params': 7, 'module': None, 'model_state_dict': s},
+    lambda s: {'_orig_mod.' + key: value for key, value in s.items()},
+    lambda s: {'module._orig_mod.' + key: value for key, value in s.items()},
+    lambda s: {'_orig_mod.module.' + key: value for key, value in s.items()},
+    lambda s: {key.replace('.', '._orig_mod.', 1): value for key, value in s.items()},
+    lambda s: {'model': {key: value.numpy() for key, value in s.items()}, '__author__': 'x'},
+    lambda s: {key: value.numpy() for key, value in s.items()},
 ])
 def test_where_the_weights_are(roundtrip, wrap):
     weights = model().state_dict()
     assert roundtrip(wrap(weights))['state_dict'].keys() == weights.keys()
+
+
+def test_which_weights_are_taken_is_said(roundtrip, monkeypatch):
+    said = []
+    monkeypatch.setattr(loading, 'print_log', lambda text, **_: said.append(text))
+    weights = model().state_dict()
+    roundtrip({'state_dict': weights, 'epoch': 1})
+    assert not said
+    roundtrip({'model': weights, 'ema': {'module': weights}, 'net': weights})
+    assert len(said) == 1 and said[0].endswith(
+        'a.pth: the weights are those of ema.module, not of model, net')
+
+
+@pytest.mark.parametrize('content', [
+    {'teacher': {'a': torch.ones(1)}, 'student': {'a': torch.ones(1)}},
+    {'student': 3, 'teacher': {}, 'state_dict': {}}, {'teacher': {}, 'student': {}, 'model': [1]}])
+def test_files_without_weights_name_their_keys(roundtrip, content):
+    with pytest.raises(CheckpointError, match='its keys: (teacher, student|student, teacher)') as e:
+        roundtrip(content)
+    assert 'state_dict_ema, params_ema, ema' in str(e.value) and 'cut off' not in str(e.value)
+
+
+@pytest.mark.parametrize('meta', [[1], 'text', 7, torch.ones(1)])
+def test_meta_that_is_no_dictionary(roundtrip, meta):
+    with pytest.raises(CheckpointError, match=r'the meta of .*a\.pth is a '):
+        roundtrip({'state_dict': model().state_dict(), 'meta': meta})
+
+
+def test_no_meta_and_configs_are_left_out(roundtrip):
+    weights = model().state_dict()
+    assert 'meta' not in roundtrip({'state_dict': weights, 'meta': None})
+    hub = {'runtime_info': {'cfg': 'import os', 'best': 1}, 'log_scalars': {}, 'resumed_keys': {}}
+    content = {'state_dict': weights, 'meta': {'cfg': 'import os', 'config': 'x', 'epoch': 3},
+               'message_hub': hub}
+    read = roundtrip(content)
+    assert read['meta'] == {'epoch': 3} and read['message_hub']['runtime_info'] == {'best': 1}
+
+
+@pytest.mark.parametrize('array', [np.arange(3, dtype='>i4'), np.float16([1, 2]), np.array(2.0),
+                                   np.asfortranarray(np.arange(6.).reshape(2, 3))])
+def test_arrays_become_weights(roundtrip, array):
+    weight = roundtrip({'model': {'a': array, 'b': np.array(['x'])}})['state_dict']['a']
+    assert weight.tolist() == array.tolist() and weight.is_contiguous()
 
 
 def test_names_that_only_look_like_averages_stay(roundtrip):
@@ -172,6 +234,9 @@ def test_several_files(tmp_path, suffix):
     (lambda places: places.update(c='m-0.safetensors'), 'names c in m-0.safetensors'),
     (lambda places: places.update(c='../m-0.safetensors'), 'in its own folder'),
     (lambda places: places.update(c='/etc/passwd'), 'in its own folder'),
+    (lambda places: places.update(c='..'), 'in its own folder'),
+    (lambda places: places.update(c='C:\\m-0.safetensors'), 'in its own folder'),
+    (lambda places: places.update(c='id_rsa'), 'in its own folder'),
     (lambda places: places.update(c='m.index.json'), 'in its own folder'),
     (lambda places: places.update(c='absent.safetensors'), 'absent.safetensors, expected an ex'),
     (lambda places: places.update(c=3), 'no weight_map'),

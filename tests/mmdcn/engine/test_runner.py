@@ -11,23 +11,6 @@ from mmdcn.errors import UserError
 from tests.mmdcn.data.images import write_images
 from tests.mmdcn.engine.conftest import ToyImages
 
-WHOLE = dict(meta=dict(epoch=1, iter=10),
-             message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}))
-
-
-@pytest.mark.parametrize(('change', 'words'), [
-    (dict(meta=None), 'lacks meta.epoch, meta.iter'),
-    (dict(meta=dict(epoch=1)), 'lacks meta.iter'),
-    (dict(meta=dict(epoch='1', iter=3)), 'lacks meta.epoch'),
-    (dict(message_hub=dict(log_scalars={})), 'lacks message_hub'),
-    (dict(message_hub=7), 'lacks message_hub'),
-])
-def test_weights_alone_are_not_resumed(change, words):
-    runner._check_training_state(WHOLE, 'a.pth')
-    with pytest.raises(CheckpointError, match=words) as caught:
-        runner._check_training_state({**WHOLE, **change}, 'a.pth')
-    assert caught.value.name == 'resume' and 'load_from=FILE' in str(caught.value)
-
 
 def fail(folder, begun):
     with pytest.raises(KeyError), restore_on_error(str(folder), lambda: begun):
@@ -176,8 +159,8 @@ def test_weights_alone_do_not_continue_but_start_anew(make, saved):
 
 @pytest.mark.parametrize(('change', 'words'), [
     (lambda state: state['optimizer']['param_groups'].append({'params': []}), 'ValueError'),
-    (lambda state: state['optimizer'].pop('param_groups'), "KeyError: 'param_groups'"),
-    (lambda state: state.update(optimizer=[1]), 'does not continue this config'),
+    (lambda state: state['optimizer'].pop('param_groups'), 'lacks param_groups'),
+    (lambda state: state.update(optimizer=[1]), 'is a list, expected a dictionary'),
 ])
 def test_training_state_of_another_config_is_refused(make, saved, change, words):
     state = torch.load(saved, weights_only=True)
