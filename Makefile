@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 # One thread for each test process: the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help env data quickstart learn zoo test test-fast test-gpu sanitize fuzz wheel check-wheel check-wheel-install lint clean
+.PHONY: help env data quickstart learn zoo test test-fast test-gpu sanitize fuzz fuzz-sanitize wheel check-wheel check-wheel-install lint clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,13 @@ sanitize: env ## the golden cases on a CUDA device under compute-sanitizer (memc
 
 fuzz: env ## 20,000 random legal and 5,000 illegal calls of the operators
 	@$(PY) tools/dev/fuzz_ops.py --legal 20000 --illegal 5000
+
+fuzz-sanitize: env ## the same, 3,000 and 1,000 calls, with AddressSanitizer and UBSan in the CPU library
+	@OPS_DCN_SANITIZE=1 OPS_DCN_CUDA=0 $(PY) setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	@rm -rf build/sanitize/lib/tools && cp -r tools build/sanitize/lib/
+	@LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		$(PY) build/sanitize/lib/tools/dev/fuzz_ops.py --legal 3000 --illegal 1000
 
 # NVRTC of CUDA 12: what it compiles runs with older drivers than what CUDA 13 compiles.
 NVRTC := $(or $(OPS_DCN_NVRTC),build/nvrtc/nvidia/cuda_nvrtc/lib)

@@ -32,7 +32,10 @@ except ImportError:
 
 ROOT = Path(__file__).resolve().parent
 CSRC = Path('ops_dcn', 'csrc')
-OBJECTS = Path('build', 'native')
+# For `make fuzz-sanitize`: what is built so runs only where the sanitizers are loaded before.
+SANITIZE = os.environ.get('OPS_DCN_SANITIZE') == '1'
+SANITIZERS = ['-fsanitize=address,undefined', '-fno-omit-frame-pointer', '-g'] if SANITIZE else []
+OBJECTS = Path('build', 'sanitize' if SANITIZE else '', 'native')
 EXPORTS = CSRC / 'exports.map'
 
 # Stable ABI of torch 2.10: major, minor and patch are one byte each, so 10 is written 0x0A.
@@ -57,6 +60,7 @@ COMPILE_FLAGS = [
     '-DNDEBUG',
     f'-DTORCH_TARGET_VERSION={TARGET_VERSION}',
     f'-ffile-prefix-map={ROOT}=.',
+    *SANITIZERS,
 ]
 
 
@@ -301,10 +305,12 @@ class BuildNative(build_ext):
     def link(self, objects: list[Path], flags: list[str], ext: Extension) -> None:
         """Link the objects and put the library where setuptools wants it."""
         linked = OBJECTS / f'{ext.name.rpartition(".")[2]}.so'
-        command = [*self.compiler, '-shared', *map(str, objects), '-o', str(linked), '-s']
+        command = [*self.compiler, '-shared', *map(str, objects), '-o', str(linked)]
+        # The sanitizers come with the process, which loads them first.
+        command += SANITIZERS or ['-s', '-Wl,--no-undefined']
         command += [f'-L{path}' for path in self.libraries]
         # libtorch_cpu alone: c10 would lend its copies of C++ library functions.
-        command += ['-Wl,--as-needed', '-ltorch_cpu', '-Wl,--no-undefined', *flags]
+        command += ['-Wl,--as-needed', '-ltorch_cpu', *flags]
         command += [f'-Wl,--version-script={EXPORTS}']
         if not is_current(linked, command, [*objects, EXPORTS]):
             report(f'linking {linked}')

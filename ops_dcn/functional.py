@@ -57,13 +57,13 @@ def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_si
         ValueError: An argument has the wrong shape, dtype, device or value.
         ImportError: The compiled library is missing.
     """
-    value, offset, mask = _tensors((('value', value, 4), ('offset', offset, 4), ('mask', mask, 4)))
+    dtype = _expect_tensors((('value', value, 4), ('offset', offset, 4), ('mask', mask, 4)))
     geometry = _geometry(value, groups, kernel_size, stride, padding, dilation, remove_center)
     size, points = _output(value, geometry)
     _expect_shape('offset', offset, (*size, groups * points * 2), 'N, Ho, Wo, groups * K * 2')
     _expect_shape('mask', mask, (*size, groups * points), 'N, Ho, Wo, groups * K')
-    return _autograd.function('dcnv3').apply(value, offset, mask, geometry,
-                                             _scale(offset_scale, value.dtype))
+    scale = _scale(offset_scale, dtype)
+    return _autograd.function('dcnv3').apply(*_dense(dtype, value, offset, mask), geometry, scale)
 
 
 def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
@@ -92,8 +92,7 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
         ValueError: An argument has the wrong shape, dtype, device or value.
         ImportError: The compiled library is missing.
     """
-    # Copied by the kernel's host code where it cannot read their strides.
-    value, offset_mask = _tensors((('value', value, 4), ('offset_mask', offset_mask, 4)), False)
+    dtype = _expect_tensors((('value', value, 4), ('offset_mask', offset_mask, 4)))
     geometry = _geometry(value, groups, kernel_size, stride, padding, dilation, remove_center)
     size, points = _output(value, geometry)
     used = 3 * groups * points
@@ -103,8 +102,10 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
                 f'{padded} or {used} (3 * groups * K, with or without padding to a multiple of 8)',
                 'check groups, kernel_size and remove_center')
     _expect_shape('offset_mask', offset_mask, (*size, offset_mask.shape[3]), 'N, Ho, Wo, E')
-    return _autograd.function('dcnv4').apply(
-        value, offset_mask, geometry, _scale(offset_scale, value.dtype), _flag('softmax', softmax))
+    scale, softmax = _scale(offset_scale, dtype), _flag('softmax', softmax)
+    # Copied by the kernel's host code where it cannot read their strides.
+    value, offset_mask = _of_dtype(dtype, value, offset_mask)
+    return _autograd.function('dcnv4').apply(value, offset_mask, geometry, scale, softmax)
 
 
 def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
@@ -127,23 +128,23 @@ def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Ten
         ValueError: An argument has the wrong shape, dtype, device or value.
         ImportError: The compiled library is missing.
     """
-    value, sampling_locations, attention_weights = _tensors(
+    dtype = _expect_tensors(
         (('value', value, 4), ('sampling_locations', sampling_locations, 6),
          ('attention_weights', attention_weights, 5)))
     _check_levels(value, spatial_shapes, level_start_index)
     n, _, groups, _ = value.shape
-    q, points, levels = *sampling_locations.shape[1:5:3], spatial_shapes.shape[0]
+    q, points, count = *sampling_locations.shape[1:5:3], spatial_shapes.shape[0]
     if points < 1:
         _refuse('sampling_locations.shape[4]', points, 'at least 1 point per level',
                 'pass at least one location')
-    _expect_sizes('sampling_locations.shape', sampling_locations, (q, groups, levels * points))
-    _expect_shape('sampling_locations', sampling_locations, (n, q, groups, levels, points, 2),
+    _expect_sizes('sampling_locations.shape', sampling_locations, (q, groups, count * points))
+    _expect_shape('sampling_locations', sampling_locations, (n, q, groups, count, points, 2),
                   'N, Q, G, L, P, 2')
-    _expect_shape('attention_weights', attention_weights, (n, q, groups, levels, points),
+    _expect_shape('attention_weights', attention_weights, (n, q, groups, count, points),
                   'N, Q, G, L, P')
-    return _autograd.function('ms_deform_attn').apply(
-        value, *_levels(value, spatial_shapes, level_start_index), sampling_locations,
-        attention_weights)
+    levels = _levels(value, spatial_shapes, level_start_index)
+    value, *points = _dense(dtype, value, sampling_locations, attention_weights)
+    return _autograd.function('ms_deform_attn').apply(value, *levels, *points)
 
 
 def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor,
@@ -165,7 +166,8 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
         ValueError: An argument has the wrong shape, dtype, device or value.
         ImportError: The compiled library is missing.
     """
-    value, packed = _tensors((('value', value, 4), ('sampling_loc_attn', sampling_loc_attn, 4)))
+    packed = sampling_loc_attn
+    dtype = _expect_tensors((('value', value, 4), ('sampling_loc_attn', packed, 4)))
     _check_levels(value, spatial_shapes, level_start_index)
     _expect_int('num_points', num_points, 1)
     n, _, groups, _ = value.shape
@@ -174,16 +176,17 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
     _expect_shape('sampling_loc_attn', packed,
                   (n, packed.shape[1], groups, 3 * spatial_shapes.shape[0] * num_points),
                   'N, Q, G, 3 * L * num_points')
-    return _autograd.function('flash_deform_attn').apply(
-        value, *_levels(value, spatial_shapes, level_start_index), packed, num_points)
+    levels = _levels(value, spatial_shapes, level_start_index)
+    value, packed = _dense(dtype, value, packed)
+    return _autograd.function('flash_deform_attn').apply(value, *levels, packed, num_points)
 
 
 def _refuse(name: str, got: object, expected: str, remedy: str) -> NoReturn:
     raise ValueError(f'{name} is not valid: got {got}, expected {expected}; {remedy}')
 
 
-def _tensors(arguments: tuple[tuple[str, Tensor, int], ...], dense: bool = True) -> list[Tensor]:
-    """The tensors (name, tensor, rank), contiguous and of one dtype and device, or an error."""
+def _expect_tensors(arguments: tuple[tuple[str, Tensor, int], ...]) -> torch.dtype:
+    """The dtype to compute with, of tensors (name, tensor, rank) of one dtype and device."""
     for name, tensor, rank in arguments:
         if not isinstance(tensor, Tensor):
             _refuse(name, type(tensor).__name__, 'a torch.Tensor', 'convert it')
@@ -195,7 +198,7 @@ def _tensors(arguments: tuple[tuple[str, Tensor, int], ...], dense: bool = True)
             _refuse(f'{name}.dtype', tensor.dtype, 'float64, float32, float16 or bfloat16',
                     f'convert with {name}.float()')
     first = arguments[0][1]
-    tensors = [tensor for _, tensor, _ in arguments]
+    dtype = first.dtype
     for name, tensor, _ in arguments[1:]:
         if tensor.device != first.device:
             _refuse(f'{name}.device', tensor.device, f'{first.device} as {arguments[0][0]}',
@@ -203,11 +206,12 @@ def _tensors(arguments: tuple[tuple[str, Tensor, int], ...], dense: bool = True)
     for name, tensor, _ in arguments[1:]:
         if tensor.dtype != first.dtype:
             if _autocast(first.device.type):
-                tensors = _widest(tensors)
-                break
+                # As autocast does for operators of several tensors, grid_sample among them.
+                dtype = torch.promote_types(dtype, tensor.dtype)
+                continue
             _refuse(f'{name}.dtype', tensor.dtype, f'{first.dtype} as {arguments[0][0]}',
                     f'convert with {name}.to({arguments[0][0]}.dtype)')
-    return [tensor.contiguous() for tensor in tensors] if dense else tensors
+    return dtype
 
 
 def _autocast(device_type: str) -> bool:
@@ -215,12 +219,14 @@ def _autocast(device_type: str) -> bool:
             and torch.is_autocast_enabled(device_type))
 
 
-def _widest(tensors: list[Tensor]) -> list[Tensor]:
-    """What autocast does for operators of several tensors, grid_sample among them."""
-    dtype = tensors[0].dtype
-    for tensor in tensors[1:]:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return [tensor.to(dtype) for tensor in tensors]
+def _of_dtype(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+    """The tensors in the dtype to compute with; after all checks, as copies take memory."""
+    return [tensor if tensor.dtype == dtype else tensor.to(dtype) for tensor in tensors]
+
+
+def _dense(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+    """The same, contiguous."""
+    return [tensor.contiguous() for tensor in _of_dtype(dtype, *tensors)]
 
 
 def _expect_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:

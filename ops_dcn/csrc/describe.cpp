@@ -150,6 +150,14 @@ void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t ex
       tensor.size(axis));
 }
 
+void check_grad_output(const Tensor& grad_output, const Tensor& value, const Problem& problem) {
+  const int64_t dim = static_cast<int64_t>(problem.output_sizes.size());
+  check_like("grad_output", grad_output, value, dim);
+  for (int64_t axis = 0; axis < dim; ++axis) {
+    check_size("grad_output", grad_output, axis, problem.output_sizes[axis]);
+  }
+}
+
 Convolution read_convolution(const std::vector<int64_t>& list) {
   STD_TORCH_CHECK(list.size() == 10, "geometry must hold 10 integers, got ", list.size());
   const Convolution conv{list[0], list[1], list[2], list[3], list[4],

@@ -66,10 +66,11 @@ int64_t product(const char* name, std::initializer_list<int64_t> factors);
 // The tensor itself where it is contiguous, else a copy.
 Tensor dense_copy(const Tensor& tensor);
 
-// Whether the rows along the last axis are contiguous and follow one another at one distance.
+// Whether the rows along the last axis are contiguous and follow one another at one distance. An
+// axis of length 1 may have any stride, and so may every axis of an empty tensor.
 bool has_even_rows(const Tensor& tensor);
 
-// That distance. An axis of length 1 may have any stride: the first one longer decides.
+// That distance, from the first axis that is longer than 1.
 int64_t row_stride(const Tensor& tensor);
 
 // Rank, dtype and device, and that the tensor is contiguous; rows: only that its rows are even.
@@ -82,6 +83,9 @@ void check_grid(
     bool rows = false);
 
 void check_size(const char* name, const Tensor& tensor, int64_t axis, int64_t expected);
+
+// A contiguous tensor like the output.
+void check_grad_output(const Tensor& grad_output, const Tensor& value, const Problem& problem);
 
 // The ten integers of schemas.cpp.
 Convolution read_convolution(const std::vector<int64_t>& list);

@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -121,3 +123,98 @@ def test_remove_center_needs_an_odd_kernel(kernel: Any) -> None:
 def test_lists_are_pairs() -> None:
     case = make_case('dcnv4', kernel_size=[3, 3], padding=[1, 1])
     assert torch.equal(case.call(), ops_dcn.dcnv4(*case.inputs, groups=2))
+
+
+@pytest.mark.parametrize(('scale', 'dtype', 'fine'), [
+    (1e39, torch.float32, False), (1e39, torch.bfloat16, False), (7e4, torch.float16, True),
+    (1e39, torch.float64, True), (10**400, torch.float64, False), (True, torch.float64, False)])
+def test_scale_fits_the_compute_type(scale: Any, dtype: torch.dtype, fine: bool) -> None:
+    case = make_case('dcnv4', dtype=dtype, offset_scale=scale)
+    if fine:
+        assert case.call().isfinite().all()
+        return
+    with pytest.raises(ValueError, match='offset_scale is not valid: got .+, expected a finite'):
+        case.call()
+
+
+@pytest.mark.parametrize('op', cases.OPERATORS)
+def test_layouts_that_are_not_strided_are_refused(op: str) -> None:
+    case = make_case(op, dtype=torch.float32)
+    for name, tensor in case.tensors.items():
+        others = [tensor.to_sparse(), torch.nested.nested_tensor([tensor, tensor])]
+        others += [tensor.to_mkldnn()] if tensor.is_floating_point() and tensor.dim() < 6 else []
+        for other in others:
+            with pytest.raises(ValueError, match=rf'^{name} is not valid: got a .+ a dense tensor'):
+                getattr(ops_dcn, op)(**{**case.tensors, name: other}, **case.options)
+
+
+@pytest.mark.parametrize('size', [2**31, 2**61, 2**62, 2**63, 2**70])
+@pytest.mark.parametrize('name', ['kernel_size', 'stride', 'padding', 'dilation', 'groups'])
+def test_huge_options_are_refused(name: str, size: int) -> None:
+    with pytest.raises(ValueError, match=f'{name} is not valid: got {size}'):
+        call_with('dcnv4', name, size)
+
+
+@pytest.mark.parametrize('size', [2**31, 2**61, 2**62, 2**63 - 1])
+@pytest.mark.parametrize('position', range(9))
+def test_huge_geometry_is_refused_by_the_raw_operator(position: int, size: int) -> None:
+    (value, packed), (geometry, *rest) = make_case('dcnv4').raw()
+    geometry = [*geometry[:position], size, *geometry[position + 1:]]
+    with pytest.raises(RuntimeError, match='geometry holds a value out of range'):
+        torch.ops.ops_dcn.dcnv4_forward(value, packed, geometry, *rest)
+
+
+@pytest.mark.parametrize('op', cases.OPERATORS)
+def test_strides_that_do_not_matter(op: str) -> None:
+    """Tensors that PyTorch calls contiguous: axes of length 1, and empty tensors."""
+    for case in (make_case(op, n=1, groups=1, depth=1), make_case(op, n=0)):
+        odd = case.map(lambda tensor: tensor.as_strided(tensor.shape, [
+            99 if length == 1 or tensor.numel() == 0 else stride
+            for length, stride in zip(tensor.shape, tensor.stride(), strict=True)]))
+        cases.assert_same(cases.outcome(odd), cases.outcome(case), (0, 0))
+
+
+@pytest.mark.parametrize('op', cases.OPERATORS)
+def test_vmap_over_nothing(op: str) -> None:
+    case = make_case(op)
+    none = [tensor.new_empty(0, *tensor.shape) for tensor in case.floats]
+    assert torch.vmap(case.call)(*none).shape == (0, *case.call().shape)
+    grads = torch.vmap(torch.func.grad(lambda *floats: case.call(*floats).sum()))(*none)
+    assert grads.shape == none[0].shape
+
+
+@pytest.mark.parametrize('op', cases.OPERATORS)
+@pytest.mark.parametrize('axis', [1, 2, 3])
+@pytest.mark.parametrize('size', [2**40, 2**61, 2**62 - 1])
+def test_sizes_that_only_empty_tensors_have(op: str, axis: int, size: int) -> None:
+    case = make_case(op, n=0)
+    shape = list(case.tensors['value'].shape)
+    shape[axis] = size
+    try:
+        value = case.tensors['value'].new_empty(shape)
+    except RuntimeError:
+        value = case.tensors['value'].new_empty([0, *(1 for _ in shape[1:])]).as_strided(
+            shape, [1] * 4)
+    with pytest.raises(ValueError, match=r'^value\.shape'):
+        getattr(ops_dcn, op)(**{**case.tensors, 'value': value}, **case.options)
+
+
+def test_nothing_is_copied_before_the_checks() -> None:
+    """Of a terabyte, as a copy would be."""
+    value = zeros(1).expand(1, 2**13, 2**13, 2**13)
+    with pytest.raises(ValueError, match='expected a positive multiple of groups'):
+        ops_dcn.dcnv3(value, zeros(1, 1, 1, 2), zeros(1, 1, 1, 1), groups=3)
+
+
+def test_an_empty_batch_takes_no_memory() -> None:
+    """A kernel of 9000 x 9000 points would be described in 4 GB."""
+    code = """
+import resource, torch, ops_dcn
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+value, points = torch.zeros(0, 9000, 9000, 1), torch.zeros(0, 1, 1, 243_000_000)
+small = ops_dcn.dcnv4(torch.zeros(1, 3, 3, 1), torch.zeros(1, 3, 3, 32), groups=1)
+before = peak()
+assert ops_dcn.dcnv4(value, points, groups=1, kernel_size=9000, padding=0).shape == (0, 1, 1, 1)
+assert peak() - before < 100_000, peak() - before
+"""
+    subprocess.run([sys.executable, '-c', code], check=True)

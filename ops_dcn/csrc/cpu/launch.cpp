@@ -142,8 +142,10 @@ void for_images(const Images& images, int64_t begin, int64_t end, const Body& bo
   }
 }
 
-int64_t operations_per_query(const Geometry& g) {
-  return std::max<int64_t>(1, g.groups * g.points * (g.channels * 4 + 16));
+// A double, as the product may leave 64 bits.
+double operations_per_query(const Geometry& g) {
+  const double points = static_cast<double>(g.groups) * static_cast<double>(g.points);
+  return std::max(1.0, points * static_cast<double>(g.channels * 4 + 16));
 }
 
 // How a backward pass is cut up: `bands` ranges of queries (counted over the batch), each done by
@@ -154,8 +156,9 @@ struct Cut {
 
   Cut(const Geometry& g, int64_t image_bytes) {
     total = g.batch * g.queries;
-    const int64_t useful = total * operations_per_query(g) / kGrainOperations;
-    const int64_t threads = std::max<int64_t>(1, std::min<int64_t>(get_num_threads(), useful));
+    const double useful = static_cast<double>(total) * operations_per_query(g) / kGrainOperations;
+    const double cores = static_cast<double>(get_num_threads());
+    const int64_t threads = std::max<int64_t>(1, static_cast<int64_t>(std::min(cores, useful)));
     bands = std::min({threads, std::max(g.batch, kBandsPerImage), total,
                       1 + kCopyBytes / std::max<int64_t>(1, 2 * image_bytes)});
     slices = std::min(g.groups, (threads + bands - 1) / bands);
@@ -325,7 +328,8 @@ Tensor run_forward(Problem& problem, const Tensor& value) {
   images.output = mutable_bytes_of(output);
   const KernelSet& set = kernels();
   const Kernel kernel = images.element == 4 ? set.forward_float : set.forward_double;
-  const int64_t grain = std::max<int64_t>(1, kGrainOperations / operations_per_query(g));
+  const int64_t grain =
+      std::max<int64_t>(1, static_cast<int64_t>(kGrainOperations / operations_per_query(g)));
   const int64_t scratch_bytes = set.scratch_bytes(g.points);
   parallel_for(0, g.batch * g.queries, grain, [&](int64_t begin, int64_t end) {
     const Scratch scratch(scratch_bytes);
@@ -340,10 +344,7 @@ Tensor run_forward(Problem& problem, const Tensor& value) {
 Gradients run_backward(
     Problem& problem, const Tensor& value, const Tensor& grad_output, bool /*deterministic*/) {
   const Geometry& g = problem.bound();
-  STD_TORCH_CHECK(
-      grad_output.is_contiguous() && grad_output.scalar_type() == value.scalar_type() &&
-          grad_output.numel() == product("grad_output", {g.batch, g.queries, g.groups, g.channels}),
-      "grad_output must be contiguous and match the output");
+  check_grad_output(grad_output, value, problem);
   const bool packed = problem.points.packed;
   const Tensor wide_value = widen(value), wide_grad_output = widen(grad_output);
   const Tensor coords = widen(problem.points.coords);

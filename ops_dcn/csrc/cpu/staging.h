@@ -231,7 +231,7 @@ OPS_DCN_INLINE void prefetch_unit(
         static_cast<const Real*>(work.grad_output) + cursor.query * context.channels_total +
             channel, g.channels);
   }
-  if (pixel_ahead < 0 || pixel_ahead >= g.pixels) return;
+  if (pixel_ahead < 0 || pixel_ahead >= 2 * g.pixels) return;
   const int64_t at = pixel_ahead * context.value_stride + channel;
   prefetch_run<false>(static_cast<const Real*>(work.value) + at, g.channels);
   if constexpr (backward) prefetch_run<true>(static_cast<Real*>(work.grad_value) + at, g.channels);
@@ -246,9 +246,11 @@ OPS_DCN_INLINE void stage_unit(const Context<Real>& context, const Cursor& curso
   const double centre_x = g.origin_x + g.step_x * static_cast<double>(cursor.column);
   const double centre_y = g.origin_y + g.step_y * static_cast<double>(cursor.row);
   const bool convolution = g.step_y > 0;
-  // Compared as a double: a large scale takes it out of the range of integers.
+  // Compared as a double: a large scale takes it out of the range of integers. The rows below an
+  // image are those of the next.
   const double row_ahead = centre_y + context.reach;
-  const bool inside = convolution && row_ahead >= 0 && row_ahead < static_cast<double>(g.pixels);
+  const bool inside =
+      convolution && row_ahead >= 0 && row_ahead < 2.0 * static_cast<double>(g.taps[0].height);
   const int64_t pixel_ahead = inside ? static_cast<int64_t>(row_ahead) * g.taps[0].width +
                                            static_cast<int64_t>(centre_x)
                                      : -1;

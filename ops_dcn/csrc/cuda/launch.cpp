@@ -168,12 +168,7 @@ Tensor run_forward(Problem& problem, const Tensor& value) {
 Gradients run_backward(
     Problem& problem, const Tensor& value, const Tensor& grad_output, bool deterministic) {
   const cuda::Shape shape = shape_of(problem);
-  STD_TORCH_CHECK(
-      grad_output.is_contiguous() && grad_output.scalar_type() == value.scalar_type() &&
-          grad_output.device() == value.device() &&
-          grad_output.numel() ==
-              product("grad_output", {shape.batch, shape.queries, shape.groups, shape.channels}),
-      "grad_output must be contiguous and match the output");
+  check_grad_output(grad_output, value, problem);
   const cuda::Launcher launcher(value.get_device_index());
   const Points& points = problem.points;
   Gradients grads{new_like(value), new_like(points.coords), {}};
