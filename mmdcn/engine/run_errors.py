@@ -58,8 +58,8 @@ def explain_run_error(error: Exception) -> UserError | None:
     """A readable form of what a framework raised, or None where it is not known."""
     if isinstance(error, OSError) and error.errno in _DISK:
         where = f'{error.filename}: ' if error.filename else ''
-        return UserError('disk', f'{where}{error.strerror}', remedy=f'{_DISK[error.errno]}, then '
-                         'continue a training with `resume`: every checkpoint there is whole')
+        return UserError('disk', f'{where}{error.strerror}', remedy=f'{_DISK[error.errno]} and run '
+                         'it again, a training with `resume`: every file there is whole')
     text = str(error)
     for kind, pattern, name, found, expected, remedy in _KNOWN:
         match = re.search(pattern, text) if isinstance(error, kind) else None

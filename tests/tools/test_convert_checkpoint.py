@@ -184,7 +184,7 @@ def test_bad_files(tool, published, tmp_path, monkeypatch, spoil, words):
 def test_names_of_the_target(tool, published, tmp_path):
     refused(tool(published, tmp_path / 'x.ckpt'), 'ends in .safetensors, .pth, .pt')
     (tmp_path / 'folder.pth').mkdir()
-    refused(tool(published, tmp_path / 'folder.pth', '--force'), 'exists, expected a new file')
+    refused(tool(published, tmp_path / 'folder.pth', '--force'), 'is a folder, expected a file')
 
 
 @pytest.mark.parametrize('target', ['source.pth', './x/../source.pth', 'link.pth', 'part.pth'])
