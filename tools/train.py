@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mmdcn.apis import cli, config, launch  # noqa: E402
 from mmdcn.engine.build_errors import readable_errors  # noqa: E402
 from mmdcn.engine.runner import CheckedRunner, restore_on_error  # noqa: E402
-from mmdcn.engine.saving import resumable_checkpoints  # noqa: E402
+from mmdcn.engine.saving import require_checkpoint  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,7 +46,7 @@ def train(args: argparse.Namespace) -> int:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
         if args.resume == 'auto':
-            resumable_checkpoints(cfg.work_dir)  # refuses an empty folder before anything is built
+            require_checkpoint(cfg.work_dir)  # before anything is built
     if cfg.get('load_from'):
         config.check_file(cfg.load_from, 'resume' if args.resume else 'load_from')
     launch.start_launcher(args.launcher, cfg)

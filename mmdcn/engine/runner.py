@@ -38,7 +38,7 @@ from mmdcn.checkpoints import (
 )
 from mmdcn.data.checks import build_dataset, check_model, check_together
 from mmdcn.engine.resuming import REMEDY, resumable, warn_of_other_classes
-from mmdcn.engine.saving import last_checkpoint, resumable_checkpoints
+from mmdcn.engine.saving import find_checkpoints, last_checkpoint
 from mmdcn.errors import UserError
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
@@ -186,13 +186,15 @@ class CheckedRunner(Runner):
     def load_or_resume(self) -> None:
         """Load weights, or continue from a file or the newest whole checkpoint of the work folder.
 
+        As with mmengine, a config with ``resume=True`` starts anew where there is no checkpoint.
+
         Raises:
             CheckpointError: None can be read, or the one that can does not fit.
         """
         if self._has_loaded or not self._resume or self._load_from is not None:
             super().load_or_resume()
             return
-        outcome: list[Any] = [resumable_checkpoints(self.work_dir) if is_main_process() else None]
+        outcome: list[Any] = [find_checkpoints(self.work_dir) if is_main_process() else None]
         broadcast_object_list(outcome)
         first_error = None
         for path in outcome[0]:
@@ -204,7 +206,9 @@ class CheckedRunner(Runner):
             else:
                 self.logger.info(f'continued from {path}')
                 return
-        raise first_error
+        if first_error is not None:
+            raise first_error
+        self.logger.warning(f'{self.work_dir} holds no checkpoint to continue from: started anew')
 
     def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
         """Continue from a checkpoint of this runner; arguments as mmengine's.

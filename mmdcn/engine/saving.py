@@ -147,14 +147,11 @@ def check_weights(runner: Runner) -> None:
                 'clipping')
 
 
-def resumable_checkpoints(work_dir: str) -> list[str]:
+def find_checkpoints(work_dir: str) -> list[str]:
     """Checkpoints of a work folder from which a run may continue, the best choice first.
 
     That is the one the folder's note names, wherever the folder has been moved to, unless a later
     one was written after the note; then the older ones, newest first.
-
-    Raises:
-        UserError: There is none.
     """
     folder = Path(work_dir)
     numbers = {path: int(match[1]) for path in folder.glob('*.pth')
@@ -171,15 +168,16 @@ def resumable_checkpoints(work_dir: str) -> list[str]:
                  if numbers[path] > least and path.stat().st_mtime > written]
         older = [path for path in order if numbers[path] < least]
         order = [*later, named, *older]
-    if not order:
+    return [str(path) for path in order]
+
+
+def require_checkpoint(work_dir: str) -> None:
+    """Raise UserError if a work folder holds no checkpoint to continue from."""
+    if not find_checkpoints(work_dir):
         raise UserError('resume', f'{work_dir} holds no checkpoint to continue from',
                         remedy="drop `resume`, or name the file: `resume='PATH'`")
-    return [str(path) for path in order]
 
 
 def last_checkpoint(work_dir: str) -> str:
     """The checkpoint from which a run would continue, or ``none``."""
-    try:
-        return resumable_checkpoints(work_dir)[0]
-    except UserError:
-        return 'none'
+    return next(iter(find_checkpoints(work_dir)), 'none')

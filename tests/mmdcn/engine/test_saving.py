@@ -16,7 +16,7 @@ from mmengine.registry import HOOKS, METRICS
 from mmdcn import writing
 from mmdcn.checkpoints import DamagedCheckpointError
 from mmdcn.engine.build_errors import readable_errors
-from mmdcn.engine.saving import CheckpointHook, resumable_checkpoints
+from mmdcn.engine.saving import CheckpointHook, find_checkpoints, require_checkpoint
 from mmdcn.errors import UserError
 from tests.helpers import ROOT
 from tests.mmdcn.engine import killed_runs
@@ -73,6 +73,13 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(make, tmp_path, damage, mon
         path.write_bytes(b'')
     with pytest.raises(DamagedCheckpointError, match='iter_6'):
         make(train_cfg=SIX, resume=True).load_or_resume()
+
+
+def test_a_config_that_resumes_starts_anew_where_there_is_nothing(make, monkeypatch):
+    runner, lines = make(resume=True), []
+    monkeypatch.setattr(runner.logger, 'warning', lines.append)
+    runner.train()
+    assert runner.iter == 2 and 'started anew' in lines[0]
 
 
 def test_a_moved_folder_goes_on(make, tmp_path):
@@ -184,7 +191,7 @@ def test_order_of_what_can_be_resumed(tmp_path, files, note, expected):
         os.utime(tmp_path / f'{name}.pth', (1000, 1000))
     if note is not None:
         (tmp_path / 'last_checkpoint').write_text(note and f'/old/place/{note}.pth\n')
-    found = resumable_checkpoints(str(tmp_path))
+    found = find_checkpoints(str(tmp_path))
     assert [Path(path).stem for path in found] == expected
 
 
@@ -193,7 +200,7 @@ def test_a_checkpoint_later_than_the_note_comes_first(tmp_path):
         (tmp_path / f'{name}.pth').write_text('x')
     (tmp_path / 'last_checkpoint').write_text('iter_2.pth')
     os.utime(tmp_path / 'last_checkpoint', (1000, 1000))
-    assert [Path(path).stem for path in resumable_checkpoints(str(tmp_path))] == [
+    assert [Path(path).stem for path in find_checkpoints(str(tmp_path))] == [
         'iter_4', 'iter_2']
 
 
@@ -202,8 +209,8 @@ def test_nothing_to_resume(tmp_path, note):
     if note is not None:
         (tmp_path / 'last_checkpoint').write_text(note)
     with pytest.raises(UserError, match='holds no checkpoint to continue from') as caught:
-        resumable_checkpoints(str(tmp_path))
-    assert caught.value.name == 'resume'
+        require_checkpoint(str(tmp_path))
+    assert caught.value.name == 'resume' and find_checkpoints(str(tmp_path)) == []
 
 
 def test_mmengine_writes_whole_files(tmp_path, monkeypatch):
