@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from collections.abc import Iterator
 
 import pytest
@@ -156,12 +157,19 @@ def test_failure_to_clear_is_reported(driver: host.Driver) -> None:
         outcome(make_case('dcnv4'))
 
 
-def test_backward_checks_the_gradient(driver: host.Driver) -> None:
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda output: output.flatten(), 'grad_output must have 4 dimensions'),
+    (lambda output: output[:, :-1].contiguous(), r'grad_output\.shape\[1\] must be'),
+    (lambda output: output.transpose(1, 2), 'grad_output must be contiguous'),
+    (lambda output: output.float(), 'grad_output must have the dtype of value'),
+])
+def test_backward_checks_the_gradient(driver: host.Driver, change: Callable[[torch.Tensor], torch.Tensor],
+                                           words: str) -> None:
     case = make_case('dcnv4')
     tensors, options = case.raw()
     backward = torch.ops.ops_dcn_emulated.dcnv4_backward
-    with pytest.raises(RuntimeError, match='grad_output must be contiguous and match the output'):
-        backward(torch.ones(3), *tensors, *options)
+    with pytest.raises(RuntimeError, match=words):
+        backward(change(torch.ones_like(case.call())), *tensors, *options)
 
 
 @pytest.mark.parametrize('op', OPERATORS)
