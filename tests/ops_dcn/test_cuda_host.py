@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -163,8 +162,8 @@ def test_failure_to_clear_is_reported(driver: host.Driver) -> None:
     (lambda output: output.transpose(1, 2), 'grad_output must be contiguous'),
     (lambda output: output.float(), 'grad_output must have the dtype of value'),
 ])
-def test_backward_checks_the_gradient(driver: host.Driver, change: Callable[[torch.Tensor], torch.Tensor],
-                                           words: str) -> None:
+def test_backward_checks_the_gradient(
+        driver: host.Driver, change: Callable[[torch.Tensor], torch.Tensor], words: str) -> None:
     case = make_case('dcnv4')
     tensors, options = case.raw()
     backward = torch.ops.ops_dcn_emulated.dcnv4_backward
