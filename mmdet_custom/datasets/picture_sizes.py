@@ -1,11 +1,13 @@
 """Width and height that annotations give, compared with those of the pictures themselves."""
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.logging import print_log
 from PIL import Image
 
 from mmdcn.data.files import ImageHeader, read_header, read_headers
@@ -110,6 +112,9 @@ def loaded_size(header: ImageHeader, stored: bool) -> tuple[int, int]:
 def compare_sizes(pictures: Sequence[Sized], stored: bool, file: str) -> None:
     """Compare the sizes that annotations give with those of the pictures; unreadable ones pass.
 
+    Pictures that EXIF turns without a change of size (by 180 degrees, or square ones) are warned
+    about: no number tells whether their boxes were drawn upright.
+
     Args:
         pictures: What to compare; pictures of no local file pass, too.
         stored: The pipeline does not heed EXIF rotation.
@@ -123,6 +128,10 @@ def compare_sizes(pictures: Sequence[Sized], stored: bool, file: str) -> None:
              if (header := headers.get(picture.path)) is not None
              and tuple(picture.size) != loaded_size(header, stored)]
     if not wrong:
+        _warn_of_turned([] if stored else [
+            (picture, header) for picture in pictures
+            if (header := headers.get(picture.path)) is not None and header.orientation != 1
+            and header.upright_size == (header.width, header.height)], file)
         return
     picture, header = wrong[0]
     width, height = loaded_size(header, stored)
@@ -130,6 +139,15 @@ def compare_sizes(pictures: Sequence[Sized], stored: bool, file: str) -> None:
                   for other, _ in wrong),
            f'{width} x {height} (width x height), as the picture is loaded',
            _remedy(picture.size, header, stored))
+
+
+def _warn_of_turned(turned: Sequence[tuple[Sized, ImageHeader]], file: str) -> None:
+    if turned:
+        picture, header = turned[0]
+        print_log(f'{file}: {len(turned)} pictures are turned or mirrored as their EXIF '
+                  f'orientation says ({picture.path}: {header.orientation}), and have the same '
+                  'size either way: make sure that their boxes were drawn on the upright pictures',
+                  logger='current', level=logging.WARNING)
 
 
 def _remedy(size: tuple[int, int], header: ImageHeader, stored: bool) -> str:

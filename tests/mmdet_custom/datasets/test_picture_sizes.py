@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 import mmdet_custom  # noqa: F401
 from mmdcn.data.checks import build_dataset, check_dataset
 from mmdcn.errors import UserError
+from mmdet_custom.datasets import picture_sizes
 from mmdet_custom.datasets.picture_sizes import (
     Sized,
     compare_sizes,
@@ -61,6 +62,20 @@ def test_difference_is_explained(tmp_path, size, orientation, words):
                       False, 'file')
     message = str(caught.value)
     assert all(word in message for word in [*words, 'file: image 0', 'a.jpg', 'and 4 more'])
+
+
+@pytest.mark.parametrize(('size', 'orientation', 'stored', 'told'), [
+    ((6, 4), 3, False, True), ((5, 5), 6, False, True), ((6, 4), 3, True, False),
+    ((6, 4), 1, False, False),
+])
+def test_turned_without_a_change_of_size_is_told(tmp_path, monkeypatch, size, orientation, stored,
+                                                 told):
+    save_picture(tmp_path / 'a.jpg', size, orientation)
+    lines = []
+    monkeypatch.setattr(picture_sizes, 'print_log', lambda text, **options: lines.append(text))
+    compare_sizes([Sized('a', str(tmp_path / 'a.jpg'), size)] * 2, stored, 'file')
+    assert len(lines) == told
+    assert not told or ('file: 2 pictures' in lines[0] and f'a.jpg: {orientation}' in lines[0])
 
 
 def test_what_has_no_header_passes(tmp_path):
