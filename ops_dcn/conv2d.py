@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops_dcn._checks import expect_axes, expect_choice, expect_divisor, expect_int, expect_scale
 from ops_dcn.functional import dcnv4
-from ops_dcn.modules import _expect_choice, _expect_divisor, _padded_width, _xavier, _zero
-from ops_dcn.reference import IntPair, pair
+from ops_dcn.modules import _padded_width, _xavier, _zero
+from ops_dcn.reference import IntPair
 
 __all__ = ['DCNv4Conv2d']
 
@@ -56,12 +57,16 @@ class DCNv4Conv2d(nn.Module):
                  device: torch.device | str | None = None, dtype: torch.dtype | None = None,
                  offset_scale: float = 1.0) -> None:
         super().__init__()
-        _expect_divisor('out_channels', out_channels, 'groups', groups)
-        _expect_choice('padding_mode', padding_mode, ('zeros',))
+        expect_int('in_channels', in_channels, 1)
+        expect_divisor('out_channels', out_channels, 'groups', groups)
+        expect_choice('padding_mode', padding_mode, ('zeros',))
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size, self.stride, self.dilation = map(pair, (kernel_size, stride, dilation))
-        self.padding = padding if isinstance(padding, str) else pair(padding)
+        self.kernel_size = expect_axes('kernel_size', kernel_size, 1)
+        self.stride = expect_axes('stride', stride, 1)
+        self.padding = padding if isinstance(padding, str) else expect_axes('padding', padding, 0)
+        self.dilation = expect_axes('dilation', dilation, 1)
+        offset_scale = expect_scale(offset_scale, torch.float64)
         self.groups = groups
         self.padding_mode = padding_mode
         self.points = math.prod(self.kernel_size)
@@ -81,7 +86,7 @@ class DCNv4Conv2d(nn.Module):
         """Padding of the operator (h, w), and what comes on top of it below and to the right."""
         if not isinstance(self.padding, str):
             return self.padding, (0, 0)
-        _expect_choice('padding', self.padding, ('same', 'valid'))
+        expect_choice('padding', self.padding, ('same', 'valid'))
         if self.padding == 'valid':
             return (0, 0), (0, 0)
         if self.stride != (1, 1):

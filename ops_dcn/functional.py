@@ -11,22 +11,26 @@ image's result does not depend on the rest of the batch. On CUDA gradients are r
 from __future__ import annotations
 
 import math
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from ops_dcn import _autograd
+from ops_dcn._checks import (
+    LARGEST,
+    expect_axes,
+    expect_flag,
+    expect_int,
+    expect_scale,
+    refuse,
+)
 from ops_dcn.reference import IntPair, output_size
 
 __all__ = ['dcnv3', 'dcnv4', 'flash_deform_attn', 'ms_deform_attn']
 
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-# Sizes and steps stay below 2^31, so that no position and no product of two leaves 64 bits.
-_LARGEST = 2**31 - 1
 _MOST_PIXELS = 2**30 - 1
-_FLOAT32_MAX, _FLOAT64_MAX = (torch.finfo(kind).max for kind in (torch.float32, torch.float64))
 
 
 def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_size: IntPair = 3,
@@ -62,7 +66,7 @@ def dcnv3(value: Tensor, offset: Tensor, mask: Tensor, *, groups: int, kernel_si
     size, points = _output(value, geometry)
     _expect_shape('offset', offset, (*size, groups * points * 2), 'N, Ho, Wo, groups * K * 2')
     _expect_shape('mask', mask, (*size, groups * points), 'N, Ho, Wo, groups * K')
-    scale = _scale(offset_scale, dtype)
+    scale = expect_scale(offset_scale, dtype)
     return _autograd.function('dcnv3').apply(*_dense(dtype, value, offset, mask), geometry, scale)
 
 
@@ -98,11 +102,11 @@ def dcnv4(value: Tensor, offset_mask: Tensor, *, groups: int, kernel_size: IntPa
     used = 3 * groups * points
     padded = math.ceil(used / 8) * 8
     if offset_mask.shape[3] not in (used, padded):
-        _refuse('offset_mask.shape[3]', offset_mask.shape[3],
+        refuse('offset_mask.shape[3]', offset_mask.shape[3],
                 f'{padded} or {used} (3 * groups * K, with or without padding to a multiple of 8)',
                 'check groups, kernel_size and remove_center')
     _expect_shape('offset_mask', offset_mask, (*size, offset_mask.shape[3]), 'N, Ho, Wo, E')
-    scale, softmax = _scale(offset_scale, dtype), _flag('softmax', softmax)
+    scale, softmax = expect_scale(offset_scale, dtype), expect_flag('softmax', softmax)
     # Copied by the kernel's host code where it cannot read their strides.
     value, offset_mask = _of_dtype(dtype, value, offset_mask)
     return _autograd.function('dcnv4').apply(value, offset_mask, geometry, scale, softmax)
@@ -135,7 +139,7 @@ def ms_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: Ten
     n, _, groups, _ = value.shape
     q, points, count = *sampling_locations.shape[1:5:3], spatial_shapes.shape[0]
     if points < 1:
-        _refuse('sampling_locations.shape[4]', points, 'at least 1 point per level',
+        refuse('sampling_locations.shape[4]', points, 'at least 1 point per level',
                 'pass at least one location')
     _expect_sizes('sampling_locations.shape', sampling_locations, (q, groups, count * points))
     _expect_shape('sampling_locations', sampling_locations, (n, q, groups, count, points, 2),
@@ -169,7 +173,7 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
     packed = sampling_loc_attn
     dtype = _expect_tensors((('value', value, 4), ('sampling_loc_attn', packed, 4)))
     _check_levels(value, spatial_shapes, level_start_index)
-    _expect_int('num_points', num_points, 1)
+    expect_int('num_points', num_points, 1)
     n, _, groups, _ = value.shape
     _expect_sizes('sampling_loc_attn.shape', packed, (packed.shape[1], groups,
                                                       spatial_shapes.shape[0] * num_points))
@@ -181,27 +185,23 @@ def flash_deform_attn(value: Tensor, spatial_shapes: Tensor, level_start_index: 
     return _autograd.function('flash_deform_attn').apply(value, *levels, packed, num_points)
 
 
-def _refuse(name: str, got: object, expected: str, remedy: str) -> NoReturn:
-    raise ValueError(f'{name} is not valid: got {got}, expected {expected}; {remedy}')
-
-
 def _expect_tensors(arguments: tuple[tuple[str, Tensor, int], ...]) -> torch.dtype:
     """The dtype to compute with, of tensors (name, tensor, rank) of one dtype and device."""
     for name, tensor, rank in arguments:
         if not isinstance(tensor, Tensor):
-            _refuse(name, type(tensor).__name__, 'a torch.Tensor', 'convert it')
+            refuse(name, type(tensor).__name__, 'a torch.Tensor', 'convert it')
         _expect_strided(name, tensor)
         if tensor.dim() != rank:
-            _refuse(f'{name}.dim()', f'{tensor.dim()} (shape {tuple(tensor.shape)})', str(rank),
+            refuse(f'{name}.dim()', f'{tensor.dim()} (shape {tuple(tensor.shape)})', str(rank),
                     'see the shapes in the docstring')
         if tensor.dtype not in _FLOATS:
-            _refuse(f'{name}.dtype', tensor.dtype, 'float64, float32, float16 or bfloat16',
+            refuse(f'{name}.dtype', tensor.dtype, 'float64, float32, float16 or bfloat16',
                     f'convert with {name}.float()')
     first = arguments[0][1]
     dtype = first.dtype
     for name, tensor, _ in arguments[1:]:
         if tensor.device != first.device:
-            _refuse(f'{name}.device', tensor.device, f'{first.device} as {arguments[0][0]}',
+            refuse(f'{name}.device', tensor.device, f'{first.device} as {arguments[0][0]}',
                     f'move it with {name}.to({arguments[0][0]}.device)')
     for name, tensor, _ in arguments[1:]:
         if tensor.dtype != first.dtype:
@@ -209,7 +209,7 @@ def _expect_tensors(arguments: tuple[tuple[str, Tensor, int], ...]) -> torch.dty
                 # As autocast does for operators of several tensors, grid_sample among them.
                 dtype = torch.promote_types(dtype, tensor.dtype)
                 continue
-            _refuse(f'{name}.dtype', tensor.dtype, f'{first.dtype} as {arguments[0][0]}',
+            refuse(f'{name}.dtype', tensor.dtype, f'{first.dtype} as {arguments[0][0]}',
                     f'convert with {name}.to({arguments[0][0]}.dtype)')
     return dtype
 
@@ -232,77 +232,43 @@ def _dense(dtype: torch.dtype, *tensors: Tensor) -> list[Tensor]:
 def _expect_shape(name: str, tensor: Tensor, expected: tuple[int, ...], meaning: str) -> None:
     for axis, (got, want) in enumerate(zip(tensor.shape, expected, strict=True)):
         if got != want:
-            _refuse(f'{name}.shape[{axis}]', f'{got} (shape {tuple(tensor.shape)})',
+            refuse(f'{name}.shape[{axis}]', f'{got} (shape {tuple(tensor.shape)})',
                     f'{want} (shape {tuple(expected)})', f'its axes are ({meaning})')
 
 
 def _expect_strided(name: str, tensor: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.is_nested:
         kind = 'nested tensor' if tensor.is_nested else f'tensor of layout {tensor.layout}'
-        _refuse(name, f'a {kind}', 'a dense tensor (torch.strided)', 'convert it (to_dense())')
-
-
-def _expect_int(name: str, value: int, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        _refuse(name, repr(value), f'an int of at least {least}', 'correct this argument')
-    if value > _LARGEST:
-        _refuse(name, value, f'at most {_LARGEST}', 'correct this argument')
+        refuse(name, f'a {kind}', 'a dense tensor (torch.strided)', 'convert it (to_dense())')
 
 
 def _expect_sizes(name: str, tensor: Tensor, sizes: tuple[int, ...]) -> None:
     """Refuse sizes, which empty tensors can have, whose products leave 64 bits."""
     # Under a compiler sizes may be symbols, which a comparison would bind.
-    if not torch.compiler.is_compiling() and max(sizes) > _LARGEST:
-        _refuse(name, tuple(tensor.shape), f'sizes and numbers of points of at most {_LARGEST}',
+    if not torch.compiler.is_compiling() and max(sizes) > LARGEST:
+        refuse(name, tuple(tensor.shape), f'sizes and numbers of points of at most {LARGEST}',
                 'cut it into parts')
-
-
-def _flag(name: str, value: bool) -> bool:
-    if not isinstance(value, int) or value not in (0, 1):
-        _refuse(name, repr(value), 'True or False', 'correct this argument')
-    return bool(value)
-
-
-def _axes(name: str, value: IntPair, least: int) -> tuple[int, int]:
-    """(h, w) of an option given as an int or a pair."""
-    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(both) != 2:
-        _refuse(name, repr(value), 'an int or an (h, w) pair', 'correct this argument')
-    for item in both:
-        _expect_int(name, item, least)
-    return both
-
-
-def _scale(offset_scale: float, dtype: torch.dtype) -> float:
-    """The scale, finite in the type in which positions are computed."""
-    # math.isfinite cannot be traced where the compiler makes the number symbolic.
-    largest = _FLOAT64_MAX if dtype == torch.float64 else _FLOAT32_MAX
-    if (not isinstance(offset_scale, (int, float)) or isinstance(offset_scale, bool)
-            or not -largest <= offset_scale <= largest):
-        _refuse('offset_scale', repr(offset_scale), f'a finite number of at most {largest:.4g} '
-                f'(positions of {dtype} are computed with it)', 'correct this argument')
-    return float(offset_scale)
 
 
 def _geometry(value: Tensor, groups: int, kernel_size: IntPair, stride: IntPair, padding: IntPair,
               dilation: IntPair, remove_center: bool) -> list[int]:
     """The raw operators' ten integers, checked against each other and the channels of ``value``."""
-    kernel = _axes('kernel_size', kernel_size, 1)
-    remove_center = _flag('remove_center', remove_center)
-    geometry = [*kernel, *_axes('stride', stride, 1), *_axes('padding', padding, 0),
-                *_axes('dilation', dilation, 1), groups, int(remove_center)]
-    _expect_int('groups', groups, 1)
+    kernel = expect_axes('kernel_size', kernel_size, 1)
+    remove_center = expect_flag('remove_center', remove_center)
+    geometry = [*kernel, *expect_axes('stride', stride, 1), *expect_axes('padding', padding, 0),
+                *expect_axes('dilation', dilation, 1), groups, int(remove_center)]
+    expect_int('groups', groups, 1)
     channels = value.shape[3]
     _expect_sizes('value.shape', value, (channels,))
     _expect_pixels(value, value.shape[1], value.shape[2])
-    if kernel[0] * kernel[1] * groups > _LARGEST:
-        _refuse('kernel_size', f'{kernel} with {groups} groups', f'at most {_LARGEST} kernel '
+    if kernel[0] * kernel[1] * groups > LARGEST:
+        refuse('kernel_size', f'{kernel} with {groups} groups', f'at most {LARGEST} kernel '
                 'points of all groups', 'use a smaller kernel')
     if channels % groups or channels == 0:
-        _refuse('value.shape[3]', channels, f'a positive multiple of groups ({groups})',
+        refuse('value.shape[3]', channels, f'a positive multiple of groups ({groups})',
                 'choose groups that divide the channels')
     if remove_center and (kernel[0] % 2 == 0 or kernel[1] % 2 == 0 or kernel == (1, 1)):
-        _refuse('remove_center', f'{remove_center!r} with kernel_size {kernel}',
+        refuse('remove_center', f'{remove_center!r} with kernel_size {kernel}',
                 'an odd kernel larger than 1x1', 'use remove_center=False or an odd kernel')
     return geometry
 
@@ -312,11 +278,11 @@ def _output(value: Tensor, geometry: list[int]) -> tuple[tuple[int, int, int], i
     size = [output_size(value.shape[1 + axis], *geometry[axis:8:2]) for axis in (0, 1)]
     for axis, length in enumerate(size):
         if value.shape[1 + axis] < 1 or length < 1:
-            _refuse(f'value.shape[{1 + axis}]', value.shape[1 + axis],
+            refuse(f'value.shape[{1 + axis}]', value.shape[1 + axis],
                     'at least one pixel, and with its padding no less than the dilated kernel',
                     'use a larger input, more padding or a smaller kernel')
-    if not torch.compiler.is_compiling() and size[0] * size[1] > _LARGEST:
-        _refuse('padding', f'an output of {size[0]}x{size[1]}', f'at most {_LARGEST} pixels',
+    if not torch.compiler.is_compiling() and size[0] * size[1] > LARGEST:
+        refuse('padding', f'an output of {size[0]}x{size[1]}', f'at most {LARGEST} pixels',
                 'use less padding or a larger stride')
     return (value.shape[0], *size), geometry[0] * geometry[1] - geometry[9]
 
@@ -325,7 +291,7 @@ def _expect_pixels(value: Tensor, height: int, width: int) -> None:
     """The kernels keep the index of a pixel in 32 bits."""
     if not torch.compiler.is_compiling() and (
             max(height, width) > _MOST_PIXELS or height * width > _MOST_PIXELS):
-        _refuse('value.shape', tuple(value.shape), f'at most {_MOST_PIXELS} pixels per image',
+        refuse('value.shape', tuple(value.shape), f'at most {_MOST_PIXELS} pixels per image',
                 'cut it into parts')
 
 
@@ -337,25 +303,25 @@ def _levels(value: Tensor, *tensors: Tensor) -> list[Tensor]:
 def _check_levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) -> None:
     """Levels must be int64 tensors and lie inside ``value``."""
     if value.shape[2] < 1 or value.shape[3] < 1:
-        _refuse('value.shape', tuple(value.shape), '(N, S, G, D) with G and D of at least 1',
+        refuse('value.shape', tuple(value.shape), '(N, S, G, D) with G and D of at least 1',
                 'check the number of heads')
     _expect_sizes('value.shape', value, (value.shape[2] * value.shape[3],))
     _expect_pixels(value, value.shape[1], 1)
     for name, tensor, rank in (('spatial_shapes', spatial_shapes, 2),
                                ('level_start_index', level_start_index, 1)):
         if not isinstance(tensor, Tensor) or tensor.dtype != torch.int64:
-            _refuse(name, getattr(tensor, 'dtype', type(tensor).__name__), 'an int64 tensor',
+            refuse(name, getattr(tensor, 'dtype', type(tensor).__name__), 'an int64 tensor',
                     f'use torch.as_tensor({name}, dtype=torch.int64)')
         _expect_strided(name, tensor)
         if tensor.dim() != rank:
-            _refuse(f'{name}.dim()', f'{tensor.dim()} (shape {tuple(tensor.shape)})', str(rank),
+            refuse(f'{name}.dim()', f'{tensor.dim()} (shape {tuple(tensor.shape)})', str(rank),
                     'see the shapes in the docstring')
         if tensor.device not in (value.device, torch.device('cpu')):
-            _refuse(f'{name}.device', tensor.device, f'{value.device} as value',
+            refuse(f'{name}.device', tensor.device, f'{value.device} as value',
                     f'move it with {name}.to(value.device)')
     levels = spatial_shapes.shape[0]
     if levels < 1:
-        _refuse('spatial_shapes.shape[0]', levels, 'at least 1', 'pass at least one level')
+        refuse('spatial_shapes.shape[0]', levels, 'at least 1', 'pass at least one level')
     _expect_shape('spatial_shapes', spatial_shapes, (levels, 2), 'L, (height, width)')
     _expect_shape('level_start_index', level_start_index, (levels,), 'L')
     # Reading values stops tracers and makes a GPU wait; plain CPU tensors only.
@@ -367,6 +333,6 @@ def _check_levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tens
         for level, ((height, width), start) in enumerate(
                 zip(spatial_shapes.tolist(), level_start_index.tolist(), strict=True)):
             if min(height, width) < 1 or start < 0 or start + height * width > value.shape[1]:
-                _refuse('spatial_shapes', f'level {level} of {height}x{width} from row {start}',
+                refuse('spatial_shapes', f'level {level} of {height}x{width} from row {start}',
                         f'levels inside the {value.shape[1]} rows of value',
                         'rows are (height, width); starts are their running sum')

@@ -15,6 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops_dcn._checks import (
+    expect_choice,
+    expect_divisor,
+    expect_flag,
+    expect_int,
+    expect_scale,
+)
 from ops_dcn.functional import dcnv3, dcnv4, flash_deform_attn
 
 __all__ = ['DCNv3', 'DCNv4', 'FlashDeformAttn']
@@ -57,9 +64,9 @@ class DCNv3(nn.Module):
         at = {'device': device, 'dtype': dtype}
         dw_kernel_size = kernel_size if dw_kernel_size is None else dw_kernel_size
         _check_layer(channels, kernel_size, dw_kernel_size, stride, pad, dilation, group,
-                     remove_center)
-        _expect_choice('act_layer', act_layer, tuple(_ACTIVATIONS))
-        _expect_choice('norm_layer', norm_layer, ('LN', 'BN'))
+                     remove_center, offset_scale)
+        expect_choice('act_layer', act_layer, tuple(_ACTIVATIONS))
+        expect_choice('norm_layer', norm_layer, ('LN', 'BN'))
         self.channels = channels
         self.group = group
         self.center_feature_scale = center_feature_scale
@@ -143,7 +150,7 @@ class DCNv4(nn.Module):
         super().__init__()
         at = {'device': device, 'dtype': dtype}
         _check_layer(channels, kernel_size, dw_kernel_size, stride, pad, dilation, group,
-                     remove_center)
+                     remove_center, offset_scale)
         self.channels = channels
         self.group = group
         self.K = group * (kernel_size ** 2 - int(remove_center))
@@ -254,7 +261,9 @@ class FlashDeformAttn(nn.Module):
                  dtype: torch.dtype | None = None) -> None:
         super().__init__()
         at = {'device': device, 'dtype': dtype}
-        _expect_divisor('d_model', d_model, 'n_heads', n_heads)
+        expect_divisor('d_model', d_model, 'n_heads', n_heads)
+        expect_int('n_levels', n_levels, 1)
+        expect_int('n_points', n_points, 1)
         self.d_model = d_model
         self.n_levels = n_levels
         self.n_heads = n_heads
@@ -394,18 +403,6 @@ def _grid(length: int, shape: tuple[int, int] | None) -> tuple[int, int]:
     return height, width
 
 
-def _expect_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name} is not valid: got {value!r}, expected one of {choices}; correct '
-                         'this argument')
-
-
-def _expect_divisor(name: str, value: int, divisor_name: str, divisor: int) -> None:
-    if divisor < 1 or value < 1 or value % divisor:
-        raise ValueError(f'{name} is not valid: got {value}, expected a positive multiple of '
-                         f'{divisor_name} ({divisor}); change either')
-
-
 def _expect_last(name: str, tensor: Tensor, ranks: int | tuple[int, ...], channels: int,
                  layout: str) -> None:
     ranks = (ranks,) if isinstance(ranks, int) else ranks
@@ -415,12 +412,20 @@ def _expect_last(name: str, tensor: Tensor, ranks: int | tuple[int, ...], channe
 
 
 def _check_layer(channels: int, kernel_size: int, dw_kernel_size: int | None, stride: int,
-                 pad: int, dilation: int, group: int, remove_center: bool) -> None:
+                 pad: int, dilation: int, group: int, remove_center: bool,
+                 offset_scale: float) -> None:
     """What DCNv3 and DCNv4 have in common: offsets have the input's resolution."""
-    _expect_divisor('channels', channels, 'group', group)
+    expect_divisor('channels', channels, 'group', group)
+    for name, value, least in (('kernel_size', kernel_size, 1), ('stride', stride, 1),
+                               ('pad', pad, 0), ('dilation', dilation, 1)):
+        expect_int(name, value, least)
+    expect_flag('remove_center', remove_center)
+    expect_scale(offset_scale, torch.float64)
     if (channels // group) & (channels // group - 1):
         warnings.warn(f'channels / group is {channels // group}; kernels are fastest with a power '
                       'of two', stacklevel=3)
+    if dw_kernel_size is not None:
+        expect_int('dw_kernel_size', dw_kernel_size, 1)
     if dw_kernel_size is not None and dw_kernel_size % 2 == 0:
         raise ValueError(f'dw_kernel_size is not valid: got {dw_kernel_size}, expected an odd '
                          'number; the depthwise convolution must keep the resolution')
