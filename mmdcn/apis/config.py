@@ -282,7 +282,7 @@ def set_test_outputs(cfg: Config, out: str | None, show_dir: str | None) -> None
         if out.endswith('.pkl'):
             metrics = cfg.test_evaluator
             metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
-            cfg.test_evaluator = [*metrics, ConfigDict(type='DumpWholeResults', out_file_path=out)]
+            cfg.test_evaluator = [*metrics, ConfigDict(type='DumpResults', out_file_path=out)]
     if show_dir is not None:
         check_writable(show_dir, 'show_dir')
         cfg.custom_hooks = [*cfg.get('custom_hooks', []),

@@ -9,10 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.evaluator import DumpResults
-from mmengine.fileio import dump, get
+from mmengine.fileio import get
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, METRICS
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
@@ -110,16 +109,6 @@ class DrawPredictionsHook(Hook):
             draw_sample(runner.visualizer, read_image(path), sample, f'{self._places[path]}.jpg',
                         score_thr=self.score_thr, with_truth=True)
 
-
-@METRICS.register_module()
-class DumpWholeResults(DumpResults):
-    """Writes all predictions into a file, whole or not at all."""
-
-    def compute_metrics(self, results: list) -> dict[str, Any]:
-        """Write what was collected; there are no figures."""
-        with whole_file(self.out_file_path) as part:
-            dump(results, str(part))
-        return {}
 
 
 def mask_to_rle(mask: np.ndarray) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmdcn.checkpoints.loading import CheckpointError
+from mmdcn.writing import whole_file
 
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -44,17 +44,12 @@ def save_checkpoint(path: str | Path, state_dict: Mapping[str, torch.Tensor],
     tensors = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
                for key, value in state_dict.items()}
     meta = {key: _plain(value, f'meta[{key!r}]') for key, value in (meta or {}).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
+    with whole_file(path) as part:
         if path.suffix == '.safetensors':
             texts = {key: json.dumps(value) for key, value in meta.items()}
-            save_file(tensors, unfinished, metadata={**texts, 'format': 'pt'})
+            save_file(tensors, part, metadata={**texts, 'format': 'pt'})
         else:
-            torch.save({'meta': meta, 'state_dict': tensors}, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            torch.save({'meta': meta, 'state_dict': tensors}, part)
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from mmengine.runner import Runner
 
 _NOTE = 'last_checkpoint'
-# iter_1000.pth, epoch_12.pth; not best_..._iter_1000.pth, which lacks the optimizer.
-_NUMBERED = re.compile(r'(?!best_)\D*(\d+)\.pth')
+# iter_1000.pth, epoch_12.pth; neither best_acc_iter_1000.pth nor a published
+# iter_1000-1a2b3c4d.pth, which lack the optimizer.
+_NUMBERED = re.compile(r'(?!best_|.*-[0-9a-f]{8}\.pth).*?(\d+)\.pth')
 
 
 @register_backend('local', force=True, prefixes='')

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmengine.logging import print_log
-from PIL import Image
 
-from mmdcn.data.files import ImageHeader, read_header, read_headers
+from mmdcn.data.files import ImageHeader, read_headers
 from mmdet_custom.datasets.coco_annotations import Notes, image_name, refuse
 
 _IGNORE = "LoadImageFromFile(color_type='color_ignore_orientation')"
@@ -51,18 +50,7 @@ def loads_as_stored(dataset: Any) -> bool:
 
 def headers_of(paths: Sequence[str]) -> dict[str, ImageHeader | None]:
     """Headers of the local ones of some pictures; None where one cannot be read."""
-    paths = [path for path in paths if '://' not in path]
-    try:
-        return read_headers(paths)
-    except Image.DecompressionBombError:  # too large for PIL, though not for OpenCV
-        return {path: _header(path) for path in paths}
-
-
-def _header(path: str) -> ImageHeader | None:
-    try:
-        return read_header(path)
-    except Image.DecompressionBombError:
-        return None
+    return read_headers([path for path in paths if '://' not in path])
 
 
 def has_size(image: dict[str, Any]) -> bool:

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import DumpResults
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
+import mmdcn.engine  # noqa: F401  (mmengine writes whole files)
 from mmdcn.apis.drawing import (
     DrawPredictionsHook,
-    DumpWholeResults,
     describe_sample,
     mask_to_rle,
     read_image,
@@ -93,7 +94,7 @@ def test_files_are_whole_or_as_before(tmp_path, monkeypatch, kind):
         if kind == 'image':
             write_image(path, np.full((4, 4), number, np.uint8))
         else:
-            assert DumpWholeResults(str(path)).compute_metrics([number]) == {}
+            assert DumpResults(str(path)).compute_metrics([number]) == {}
     write(7)
     assert (cv2.imread(str(path))[0, 0, 0] if kind == 'image' else
             pickle.loads(path.read_bytes())[0]) == 7

@@ -184,6 +184,7 @@ def test_names_in_a_checkpoint_remove_nothing_else(make, tmp_path):
     (['iter_2', 'iter_10'], 'iter_9', ['iter_10', 'iter_2']),
     (['iter_2', 'iter_900'], 'iter_2', ['iter_2']),  # of an earlier run in the same folder
     (['epoch_1', 'epoch_2', 'mine'], 'mine', ['mine']),
+    (['run2_4', 'run2_10', 'run2_10-0123abcd', 'run2_10-01234567'], None, ['run2_10', 'run2_4']),
 ])
 def test_order_of_what_can_be_resumed(tmp_path, files, note, expected):
     for name in files:
