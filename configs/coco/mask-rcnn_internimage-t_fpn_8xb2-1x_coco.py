@@ -6,3 +6,5 @@ _base_ = [
     '../_base_/models/mask-rcnn_internimage_fpn.py', 'mmdet::_base_/datasets/coco_instance.py',
     '../_base_/schedules/det_1x.py', '../_base_/runtime/det.py'
 ]
+weights = 'https://huggingface.co/OpenGVLab/InternImage/resolve/main/internimage_t_1k_224.pth'
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=weights)))

@@ -1,0 +1,10 @@
+"""Mask R-CNN, FlashInternImage-T, 3x.
+
+Published: box AP 49.5, mask AP 44.0 (DCNv4 repository, detection table).
+"""
+_base_ = [
+    '../_base_/models/mask-rcnn_flash-internimage_fpn.py', '../_base_/datasets/coco_ms-crop.py',
+    '../_base_/schedules/det_3x.py', '../_base_/runtime/det.py'
+]
+weights = 'https://huggingface.co/OpenGVLab/DCNv4/resolve/main/flash_intern_image_t_1k_224.pth'
+model = dict(backbone=dict(with_cp=True, init_cfg=dict(type='Pretrained', checkpoint=weights)))
