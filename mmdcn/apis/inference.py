@@ -22,6 +22,7 @@ from mmdcn.data.files import image_problem
 from mmdcn.engine.build_errors import readable_errors
 from mmdcn.engine.runner import import_task_modules
 from mmdcn.errors import UserError
+from mmdcn.layers import replace_deformable_attention
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp'}
 
@@ -130,6 +131,7 @@ def build_model(cfg: Config, checkpoint_path: str | None,
     checkpoint = {} if checkpoint_path is None else read_checkpoint(checkpoint_path)
     names = read_dataset_meta(checkpoint, str(checkpoint_path))
     model = MODELS.build(cfg.model)
+    replace_deformable_attention(model)
     if checkpoint_path is None:
         model.init_weights()
     else:

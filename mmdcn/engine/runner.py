@@ -40,6 +40,7 @@ from mmdcn.data.checks import build_dataset, check_model, check_together
 from mmdcn.engine.resuming import REMEDY, resumable, warn_of_other_classes
 from mmdcn.engine.saving import find_checkpoints, last_checkpoint
 from mmdcn.errors import UserError
+from mmdcn.layers import replace_deformable_attention
 
 # Notes of dependencies about their own insides; nobody who reads the log can act on them.
 _HARMLESS = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
@@ -173,6 +174,12 @@ class CheckedRunner(Runner):
     def kept_checkpoint(self) -> str:
         """Path of the best checkpoint of this run, else of the last one, else ``none``."""
         return self.message_hub.runtime_info.get('best_ckpt') or last_checkpoint(self.work_dir)
+
+    def build_model(self, model: nn.Module | dict[str, Any]) -> nn.Module:
+        """Build the model; its deformable attention runs on ``ops_dcn``."""
+        model = super().build_model(model)
+        replace_deformable_attention(model)
+        return model
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Wrap the model for distributed training; on CPUs without device ids."""

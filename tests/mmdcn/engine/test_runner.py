@@ -182,3 +182,12 @@ def test_weights_of_another_model_are_refused_unless_less_is_allowed(make, saved
     assert made._has_loaded
     with loading_policy(min_match=0), pytest.raises(CheckpointError):
         made.load_checkpoint(str(saved), strict=True)
+
+
+def test_deformable_attention_of_a_model_runs_on_our_operators():
+    from mmcv.ops import MultiScaleDeformableAttention as Original
+
+    from mmdcn.layers import MultiScaleDeformableAttention
+    original = torch.nn.Sequential(Original(embed_dims=8, num_heads=2, num_levels=1))
+    model = CheckedRunner.build_model(object.__new__(CheckedRunner), original)
+    assert isinstance(model[0], MultiScaleDeformableAttention)
