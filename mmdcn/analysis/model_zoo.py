@@ -11,7 +11,7 @@ from mmdcn.errors import UserError
 REQUIRED = ('task', 'family', 'model', 'dataset', 'metrics', 'source', 'config')
 OPTIONAL = ('method', 'resolution', 'schedule', 'recipe', 'pretraining', 'params', 'macs',
             'exact_params', 'exact_macs', 'macs_input', 'weights', 'conversion', 'options',
-            'explanation', 'note')
+            'published_config', 'explanation', 'note')
 TASKS = {
     'classification': 'Image classification', 'roadmap': 'From ResNet to ConvNeXt, step by step',
     'pretraining': 'Pre-trained backbones', 'detection': 'Object detection',

@@ -26,7 +26,9 @@ def test_model_builds(path: Path) -> None:
         model = build_on_meta(lambda: MODELS.build(cfg.model))
     # ConvNeXt is mmpretrain's own class; every other backbone is ours.
     assert type(model.backbone).__module__.startswith(('mmcls_custom.', 'mmpretrain.'))
-    assert cfg.optim_wrapper.constructor == 'LayerDecayOptimWrapperConstructor'
+    assert cfg.optim_wrapper.constructor == (
+        'DefaultOptimWrapperConstructor' if 'backbone-lr' in path.stem else
+        'LayerDecayOptimWrapperConstructor')
     assert {'LocalVisBackend', 'TensorboardVisBackend'} == {
         backend.type for backend in cfg.visualizer.vis_backends}
 

@@ -68,6 +68,14 @@ def _columns(sources: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], An
         link = f'[{Path(path).stem}](../{path})'
         return ' '.join([link, *(f'`{option}`' for option in row.get('options', ()))])
 
+    def published_config(row: dict[str, Any]) -> str:
+        path = row.get('published_config')
+        if not path:
+            return ''
+        source = sources[row['source']]
+        place = path.partition('/')[2]
+        return f'[{Path(path).stem}]({source["link"]}/blob/{source["commit"]}/{place})'
+
     def macs(row: dict[str, Any]) -> str:
         if row.get('macs') and row.get('macs_input'):
             return f'{row["macs"]} at {size(row["macs_input"])}'
@@ -85,6 +93,7 @@ def _columns(sources: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], An
         'source': lambda row: row['source'],
         'weights': weights,
         'conversion': lambda row: row.get('conversion'),
+        'published config': published_config,
         'config': config,
     }
 

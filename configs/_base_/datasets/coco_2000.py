@@ -7,8 +7,8 @@ _base_ = 'mmdet::_base_/datasets/coco_detection.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomResize', scale=[(2000, 600), (2000, 1800)], keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomResize', scale=[(2000, 600), (2000, 1800)], keep_ratio=True),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
@@ -18,6 +18,8 @@ test_pipeline = [
     dict(type='PackDetInputs',
          meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
 ]
-train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=1, sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True),
+    dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
