@@ -1,4 +1,4 @@
-"""Every COCO detector of InternImage, FlashInternImage and ConvNeXt against its published recipe."""
+"""COCO detectors of InternImage, FlashInternImage and ConvNeXt against their published recipes."""
 from __future__ import annotations
 
 from typing import Any
