@@ -70,8 +70,6 @@ def build_parser() -> argparse.ArgumentParser:
           help="keep DCNv3's depthwise convolution for a DCNv4 with dw_kernel_size")
     group('--class-rows', metavar='ROWS',
           help='rows of the class layers to keep, such as 0-18 or 3,0,7-9, or @FILE with them')
-    group('--wide-ref-points', action='store_true', default=None,
-          help="fit DINO's ref_point_head to onedl-mmdetection 3.5")
     return parser
 
 

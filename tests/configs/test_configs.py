@@ -25,7 +25,8 @@ def test_model_builds(path: Path) -> None:
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build_on_meta(lambda: MODELS.build(cfg.model))
     # ConvNeXt is mmpretrain's own class; every other backbone is ours.
-    assert type(model.backbone).__module__.startswith(('mmcls_custom.', 'mmpretrain.'))
+    assert type(model.backbone).__module__.startswith(
+        ('mmcls_custom.', 'mmdet_custom.', 'mmpretrain.'))
     assert cfg.optim_wrapper.constructor == (
         'DefaultOptimWrapperConstructor' if 'backbone-lr' in path.stem else
         'LayerDecayOptimWrapperConstructor')

@@ -74,8 +74,6 @@ class Options:
         kernel_points: Points K of the deformable kernel (3x3: 9, without its centre 8).
         keep_depthwise: Keep DCNv3's depthwise convolution, for a DCNv4 with ``dw_kernel_size``.
         class_rows: Rows of the class layers to keep, in this order; None keeps all.
-        wide_ref_points: Widen DINO's ``ref_point_head`` for an mmdet whose decoder encodes
-            reference points with twice as many frequencies (onedl-mmdetection 3.5).
     """
 
     pos_grid: tuple[int, int] | None = None
@@ -86,7 +84,6 @@ class Options:
     kernel_points: int = 9
     keep_depthwise: bool = False
     class_rows: tuple[int, ...] | None = None
-    wide_ref_points: bool = False
 
 
 @dataclass

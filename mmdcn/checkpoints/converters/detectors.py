@@ -4,6 +4,10 @@ Backbone, neck and two-stage heads keep their names; the transformers of DINO an
 new ones. Mind the order of the decoder's attentions: in DINO self comes first, in Mask2Former
 cross. ``ema_*`` are the buffers of an averaging hook, which has put the averages under the
 ordinary names before saving.
+
+DINO's decoder encodes the four numbers of a reference box before ``ref_point_head``. Published
+files have C/4 frequencies for each, onedl-mmdetection 3.5 has C/2, of which every second is one of
+those: the layer's weight tells which, (C, 2C) or (C, 4C), and is widened without loss.
 """
 from __future__ import annotations
 
@@ -23,7 +27,6 @@ from mmdcn.checkpoints.converters.base import (
     rename_all,
 )
 from mmdcn.checkpoints.converters.convnext import BACKBONE_RULES
-from mmdcn.checkpoints.loading import CheckpointError
 
 _DINO = 'bbox_head.transformer'
 _LAYERS = (
@@ -113,6 +116,15 @@ def widen_ref_points(weight: Tensor) -> Tensor:
     return wide.flatten(1)
 
 
+def narrow_ref_points(weight: Tensor) -> Tensor | None:
+    """The (C, 2C) layer that :func:`widen_ref_points` makes this (C, 4C) one of, or None."""
+    parts = weight.unflatten(1, (4, -1, 2, 2))
+    # Without values (meta device) nothing tells a trained layer from a widened one.
+    if not weight.is_meta and parts[..., 1, :].any():
+        return None
+    return parts[..., 0, :].flatten(1)
+
+
 def _detector(state: State, options: Options) -> Conversion:
     merged, sources = merge_split_ffn(state)
     neck = _NECK_LIST if _is_composite(state) or 'neck.0.convs.0.conv.weight' in state else None
@@ -120,31 +132,28 @@ def _detector(state: State, options: Options) -> Conversion:
                         drop=lambda key: key.startswith('ema_'))
     for name, keys in sources.items():
         result.renamed.update(dict.fromkeys(keys, result.renamed.pop(name, name)))
-    _fit_ref_points(result, options.wide_ref_points)
+    weight = result.state_dict.get(_REF_POINTS)
+    if weight is not None and weight.shape[1] == 2 * len(weight):
+        result.replace(_REF_POINTS, widen_ref_points(weight))
+        result.notes.append(f'{_REF_POINTS} widened for onedl-mmdetection 3.5, which encodes '
+                            'reference points with twice the frequencies: same output')
     if sources:
         result.notes.append(f'{len(sources)} tensors joined from chunked feed-forward layers')
-    if _is_composite(state):
-        result.notes.append('a composite backbone (cb_modules, cb_linears): names kept, and mmdet '
-                            '3.x has no detector of this kind')
     return result
-
-
-def _fit_ref_points(result: Conversion, wide: bool) -> None:
-    weight = result.state_dict.get(_REF_POINTS)
-    published = weight is not None and weight.shape[1] == 2 * len(weight)
-    if wide and not published:
-        raise CheckpointError('wide_ref_points', f'the file has no {_REF_POINTS} of the published '
-                              'width', remedy='drop it')
-    if wide:
-        result.replace(_REF_POINTS, widen_ref_points(weight))
-    elif published:
-        result.notes.append('onedl-mmdetection 3.5 encodes reference points with twice the '
-                            'frequencies: `wide_ref_points=True` fits ref_point_head to that')
 
 
 def _old_detector(state: State, options: Options) -> Conversion:
     neck = _NECK_LIST if _is_composite(state) else None
-    return rename_all(state, lambda key: _MMDET.back(key) or (neck and neck.back(key)))
+    result = rename_all(state, lambda key: _MMDET.back(key) or (neck and neck.back(key)))
+    weight = state.get(_REF_POINTS)
+    if weight is not None and weight.shape[1] == 4 * len(weight):
+        name, narrow = result.renamed[_REF_POINTS], narrow_ref_points(weight)
+        if narrow is None:
+            result.notes.append(f'{name} keeps its width, which mmdet 2.x does not have: it was '
+                                'trained on, and uses frequencies that are new in this mmdet')
+        else:
+            result.replace(name, narrow)
+    return result
 
 
 def _segmentor(state: State, options: Options) -> Conversion:
@@ -159,8 +168,7 @@ def _old_segmentor(state: State, options: Options) -> Conversion:
 FAMILIES = (
     Converter('mmdet2', 'detector of mmdet 2.x (Mask R-CNN, Cascade, DINO, CB-DINO, Mask2Former) '
               '-> mmdet 3.x', _detector, invert=_old_detector,
-              marks=(r'^(roi_head|rpn_head|bbox_head|panoptic_head)\.',),
-              uses=('wide_ref_points',)),
+              marks=(r'^(roi_head|rpn_head|bbox_head|panoptic_head)\.',)),
     Converter('mmseg0', 'segmentor of mmseg 0.x (UperNet, SegFormer, Mask2Former) -> mmseg 1.x',
               _segmentor, invert=_old_segmentor, marks=(r'^decode_head\.',), uses=('class_rows',)),
 )

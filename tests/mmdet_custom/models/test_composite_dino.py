@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 
 pytest.importorskip('mmdet')
 
+from mmcv.transforms import Compose
 from mmdet.models import DINO
 from mmdet.structures import DetDataSample
 
@@ -29,13 +33,12 @@ ATTENTION = dict(embed_dims=WIDTH, num_heads=4)
 def toy(**changes) -> CompositeDINO:
     """The mini system's detector, smaller still."""
     cfg = load_config(str(ROOT / MINI))
-    layer = dict(cross_attn_cfg=ATTENTION, self_attn_cfg=ATTENTION,
+    layer = dict(self_attn_cfg=ATTENTION,
                  ffn_cfg=dict(embed_dims=WIDTH, feedforward_channels=WIDTH))
     cfg.merge_from_dict(dict(model=dict(
         num_queries=20, neck=dict(out_channels=WIDTH, norm_cfg=dict(num_groups=8)),
-        encoder=dict(num_layers=1, layer_cfg=dict(
-            (name, value) for name, value in layer.items() if name != 'cross_attn_cfg')),
-        decoder=dict(num_layers=2, layer_cfg=layer),
+        encoder=dict(num_layers=1, layer_cfg=layer),
+        decoder=dict(num_layers=2, layer_cfg=dict(layer, cross_attn_cfg=ATTENTION)),
         positional_encoding=dict(num_feats=WIDTH // 2), bbox_head=dict(embed_dims=WIDTH),
         dn_cfg=dict(group_cfg=dict(num_dn_queries=6)), test_cfg=dict(max_per_img=20), **changes)))
     torch.manual_seed(0)
@@ -179,6 +182,40 @@ def test_training_lowers_the_losses() -> None:
     assert (course[-5:].mean(0) < 0.75 * course[:3].mean(0)).all()
     assert all(getattr(model.backbone.cb_modules[1], f'gamma{i}').abs().sum() > 0
                for i in range(4))
+
+
+def augmented(model: CompositeDINO, picture: Path) -> InstanceData:
+    """Detections by the published config's test-time augmentation, at a tenth of its sizes."""
+    cfg = load_config(str(ROOT / FULL))
+    pipeline = cfg.tta_pipeline
+    for step in pipeline[1].transforms[0]:
+        step.scale = tuple(side // 10 for side in step.scale)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        views = Compose(pipeline)(dict(img_path=str(picture), img_id=1))
+        tta = MODELS.build(dict(cfg.tta_model, module=model))
+    assert len(views['inputs']) == 10
+    with torch.no_grad():
+        found, = tta.test_step({name: [[view] for view in values]
+                                for name, values in views.items()})
+    return found.pred_instances
+
+
+def test_augmented_detections_are_mirrored_with_the_picture(tmp_path: Path) -> None:
+    model = awake(toy()).eval()
+    picture = np.random.default_rng(0).integers(0, 255, (60, 83, 3), dtype=np.uint8)
+    picture = cv2.resize(picture[::12, ::12], (83, 60))
+    found = []
+    for name, pixels in (('plain.png', picture), ('mirrored.png', picture[:, ::-1])):
+        cv2.imwrite(str(tmp_path / name), pixels)
+        found.append(augmented(model, tmp_path / name))
+    plain, mirrored = found
+    assert len(plain.scores) > 20  # more than one view gives
+    assert (plain.scores.diff() <= 0).all() and plain.bboxes.max() <= 83 + 1e-3
+    torch.testing.assert_close(mirrored.scores[:10], plain.scores[:10], rtol=1e-3, atol=1e-4)
+    left, top, right, bottom = plain.bboxes[:10].unbind(1)
+    torch.testing.assert_close(mirrored.bboxes[:10],
+                               torch.stack([83 - right, top, 83 - left, bottom], 1),
+                               rtol=1e-2, atol=0.1)
 
 
 def test_one_network_is_refused() -> None:

@@ -1,6 +1,8 @@
 """Converted detectors and segmentors equal the models that mmdet and mmseg build."""
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -15,8 +17,7 @@ from mmengine.utils import import_modules_from_strings
 
 from mmdcn.analysis.complexity import build_on_meta
 from mmdcn.apis.inference import task_scope
-from mmdcn.checkpoints import CheckpointError
-from mmdcn.checkpoints.converters import Options, convert, detect
+from mmdcn.checkpoints.converters import convert, detect
 from mmdcn.checkpoints.converters.detectors import widen_ref_points
 from tests.helpers import ROOT
 from tests.mmcls_custom.zoo import downstream_shapes, manifest
@@ -29,41 +30,56 @@ HEADS = ['mask_rcnn_internimage_t', 'cascade_internimage_l', 'dino_internimage_t
          'mask2former_flash_internimage_t_ade20k']
 BACKBONE = dict(_delete_=True, type='InternImage', arch='tiny')
 WIDTHS = [64, 128, 256, 512]
+COCO = f'{ROOT}/configs/coco'
 CASES = {
-    'mask_rcnn_internimage_t': f'{ROOT}/configs/coco/mask-rcnn_internimage-t_fpn_8xb2-1x_coco.py',
-    'mask_rcnn_flash_internimage_t':
-        f'{ROOT}/configs/coco/mask-rcnn_flash-internimage-t_fpn_8xb2-1x_coco.py',
-    'dino_internimage_t': 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py',
+    'mask_rcnn_internimage_t': f'{COCO}/mask-rcnn_internimage-t_fpn_8xb2-1x_coco.py',
+    'cascade_internimage_l': f'{COCO}/cascade-mask-rcnn_internimage-l_fpn_8xb2-1x_coco.py',
+    'dino_internimage_t': f'{COCO}/dino-4scale_internimage-t_8xb2-1x_coco.py',
+    'cbdino_cbinternimage_h': f'{COCO}/cb-dino-4scale_internimage-h_16xb1-20k_coco.py',
+    'mask_rcnn_flash_internimage_t': f'{COCO}/mask-rcnn_flash-internimage-t_fpn_8xb2-1x_coco.py',
+    'cascade_flash_internimage_l':
+        f'{COCO}/cascade-mask-rcnn_flash-internimage-l_fpn_8xb2-1x_coco.py',
+    'dino_flash_internimage_t': f'{COCO}/dino-4scale_flash-internimage-t_8xb4-1x_coco.py',
     'upernet_internimage_t_ade20k': 'mmseg::_base_/models/upernet_r50.py',
     'mask2former_flash_internimage_t_ade20k':
         'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py',
 }
 CHANGES = {
-    'dino_internimage_t': dict(backbone=dict(BACKBONE, out_indices=(1, 2, 3)),
-                               neck=dict(in_channels=WIDTHS[1:])),
     'upernet_internimage_t_ade20k': dict(
         pretrained=None, backbone=BACKBONE, auxiliary_head=dict(in_channels=256, num_classes=150),
         decode_head=dict(in_channels=WIDTHS, num_classes=150)),
     'mask2former_flash_internimage_t_ade20k': dict(
         backbone=dict(BACKBONE, type='FlashInternImage'), decode_head=dict(in_channels=WIDTHS)),
 }
+# The finer encoding of the installed mmdet, which the conversion fits the layer to.
+WIDE = {'decoder.ref_point_head.layers.0.weight': [256, 1024]}
 
 
 def published_shapes(name):
     table = heads()[name]
     family = 'flash_internimage' if 'flash' in name else 'internimage'
+    backbone = downstream_shapes(manifest(family, re.search(r'internimage_([tlh])', name)[1]))
+    if name.startswith('cb'):
+        backbone = {f'cb_modules.{half}.{key}': shape for half in (0, 1)
+                    for key, shape in backbone.items()
+                    if half == 0 or not key.startswith('patch_embed.')}
+        table = table | heads()['cbinternimage_h_backbone_extra']
     return {**{key: shape for key, (_, shape) in table.items()},
-            **{f'backbone.{key}': shape
-               for key, shape in downstream_shapes(manifest(family, 't')).items()}}
+            **{f'backbone.{key}': shape for key, shape in backbone.items()}}
 
 
 def installed_model(name, folder):
     """Names and shapes of a model of the installed frameworks on our backbone."""
     path = folder / 'config.py'
     path.write_text(f'_base_ = {CASES[name]!r}\nmodel = {CHANGES.get(name, {})!r}\n')
+    return built(path, 'mmseg' if 'mmseg' in CASES[name] else 'mmdet')
+
+
+def built(path, scope='mmdet'):
+    """Names and shapes of the model of a config."""
     cfg = Config.fromfile(path)
-    cfg.default_scope = 'mmseg' if 'mmseg' in CASES[name] else 'mmdet'
-    import_modules_from_strings('mmcls_custom.backbones')
+    cfg.default_scope = scope
+    import_modules_from_strings(['mmcls_custom.backbones', 'mmdet_custom'])
     with task_scope(cfg):
         model = build_on_meta(lambda: MODELS.build(cfg.model))
     return shapes_of(model.state_dict())
@@ -74,10 +90,34 @@ def test_published_detectors_fill_the_installed_ones(name, tmp_path):
     shapes = published_shapes(name)
     ours = installed_model(name, tmp_path)
     state = empty(shapes)
-    head = ours.get('decoder.ref_point_head.layers.0.weight', [256, 512])
-    result = convert({'state_dict': state}, detect(state)[0].name,
-                     Options(wide_ref_points=head == [256, 1024]))
+    result = convert({'state_dict': state}, detect(state)[0].name)
     assert shapes_of(result.state_dict) == ours
+    back = convert({'state_dict': result.state_dict}, detect(state)[0].name, inverse=True)
+    assert shapes_of(back.state_dict) == shapes
+    if name.startswith('cb'):
+        assert len(shapes) == 2987
+
+
+def test_chunked_feed_forward_fills_the_giant_detector(tmp_path):
+    """InternImage-G: every feed-forward layer of the transformer in four chunks."""
+    table = heads()
+    example = {key.split('.ffns.0.')[1]: shape
+               for key, (_, shape) in table['dino_internimage_g_ffn_example'].items()}
+    shapes = {key: shape for key, (_, shape) in table['dino_internimage_t'].items()
+              if '.ffns.0.' not in key}
+    for part in ('encoder', 'decoder'):
+        for layer in range(6):
+            prefix = f'bbox_head.transformer.{part}.layers.{layer}.ffns.0'
+            shapes |= {f'{prefix}.{key}': shape for key, shape in example.items()}
+    for i, width in enumerate((1024, 2048, 4096)):
+        shapes[f'neck.convs.{i}.conv.weight'][1] = width
+    shapes['neck.extra_convs.0.conv.weight'][1] = 4096
+    shapes |= {f'backbone.{key}': shape
+               for key, shape in downstream_shapes(manifest('internimage', 'g')).items()}
+    path = tmp_path / 'config.py'
+    path.write_text(f"_base_ = '{COCO}/dino-4scale_internimage-g_16xb1-20k_coco.py'")
+    result = convert({'state_dict': empty(shapes)}, 'mmdet2')
+    assert shapes_of(result.state_dict) == built(path)
 
 
 # Of each model, names of the frameworks before their renaming, as public checkpoints have them.
@@ -114,15 +154,30 @@ def test_widened_reference_points_compute_the_same():
                                rtol=1e-4, atol=1e-4)
 
 
-def test_widening_needs_the_published_layer():
-    name = 'bbox_head.transformer.decoder.ref_point_head.0.weight'
-    with pytest.raises(CheckpointError, match='wide_ref_points is not valid'):
-        convert({'state_dict': {name: torch.ones(4, 16)}}, 'mmdet2', Options(wide_ref_points=True))
-    with pytest.raises(CheckpointError, match='does not use it on the way back'):
-        convert({'state_dict': {name: torch.ones(4, 8)}}, 'mmdet2', Options(wide_ref_points=True),
-                inverse=True)
-    plain = convert({'state_dict': {name: torch.ones(4, 8)}}, 'mmdet2')
-    assert any('`wide_ref_points=True`' in note for note in plain.notes)
+REF_POINTS = ('bbox_head.transformer.decoder.ref_point_head.0.weight',
+              'decoder.ref_point_head.layers.0.weight')
+
+
+@pytest.mark.parametrize('name', REF_POINTS)
+def test_the_file_tells_the_width_of_the_reference_points(name):
+    """Also under the names of mmdet 3.x, whose versions differ in it."""
+    state = {'bbox_head.cls_branches.0.bias': torch.ones(2), name: torch.randn(8, 16)}
+    result = convert({'state_dict': state}, 'mmdet2')
+    wide = result.state_dict[REF_POINTS[1]]
+    assert torch.equal(wide, widen_ref_points(state[name]))
+    assert result.resized == {REF_POINTS[1]: ((8, 16), (8, 32))}
+    assert any('twice the frequencies' in note for note in result.notes)
+    again = convert({'state_dict': result.state_dict}, 'mmdet2')
+    assert torch.equal(again.state_dict[REF_POINTS[1]], wide) and not again.changed
+    back = convert({'state_dict': result.state_dict}, 'mmdet2', inverse=True)
+    assert torch.equal(back.state_dict[REF_POINTS[0]], state[name])
+
+
+def test_reference_points_that_were_trained_wide_stay_wide():
+    state = {REF_POINTS[1]: torch.randn(8, 32)}
+    result = convert({'state_dict': state}, 'mmdet2', inverse=True)
+    assert torch.equal(result.state_dict[REF_POINTS[0]], state[REF_POINTS[1]])
+    assert any('keeps its width' in note for note in result.notes)
 
 
 @pytest.mark.parametrize('model', HEADS)
@@ -136,6 +191,7 @@ def test_detector_heads_both_ways(model):
     state = empty(shapes)
     expected = {table[old][0] if old in table and table[old][0] != '=' else old: shape
                 for old, shape in shapes.items()}
+    expected |= {name: shape for name, shape in WIDE.items() if name in expected}
     family, _ = detect(state)
     assert family.name == ('mmseg0' if 'decode_head.conv_seg.weight' in state
                            or 'decode_head.cls_embed.weight' in state else 'mmdet2')
