@@ -156,7 +156,7 @@ CROSS_CUTTING = {
     'tests/mmdcn/checkpoints/test_hostile_files.py',
     'tests/mmdcn/layers/test_replacement.py',
     'tests/mmcls_custom/backbones/test_contract.py',
-    'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
+    'tests/mmdet_custom/test_batches.py', 'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
     'tests/configs/test_configs.py', 'tests/configs/test_internimage_recipes.py',
     'tests/ops_dcn/test_cuda.py', 'tests/ops_dcn/test_cuda_emulation.py',
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
