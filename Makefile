@@ -24,8 +24,8 @@ data: env ## write the mini data sets to data/mini
 quickstart: data ## train and evaluate Mask R-CNN with FlashInternImage-pico, about 10 minutes
 	@$(PY) tools/dev/quickstart.py
 
-learn: data ## train every mini system to its threshold, with a negative control; SYSTEMS="..." picks
-	@$(PY) tools/dev/learn.py $(SYSTEMS)
+learn: data ## train the mini systems that changed to their thresholds, with controls; SYSTEMS="..." picks, AGAIN=1 trains all
+	@$(PY) tools/dev/learn.py $(SYSTEMS) $(if $(AGAIN),--again)
 
 zoo: env ## regenerate docs/model_zoo.md and docs/fidelity.md from docs/model_zoo.json
 	@$(PY) tools/dev/model_zoo.py

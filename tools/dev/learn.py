@@ -4,6 +4,10 @@
 a metric stays below its threshold, or if the negative control (the same training with the backbone
 frozen at its initialisation, so that nothing but the heads can learn) reaches it. Lengths are fixed
 in iterations by the configs, never in time. A new system joins by one entry in ``SYSTEMS``.
+
+What was reached is kept in ``docs/learn.json``. A training of which neither config nor code nor
+data nor frameworks have changed since is not repeated, and the table names the commit of its
+result; ``--again`` repeats it.
 """
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +25,8 @@ sys.path.insert(0, str(ROOT))
 
 from mmdcn.apis import cli  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
+from tools.dev import learn_results  # noqa: E402
+from tools.dev.learn_results import Outcome, Record  # noqa: E402
 
 FROZEN = ('model.backbone.frozen_stages=4',)
 
@@ -34,19 +40,22 @@ class System:
     control: tuple[str, ...] = field(default=FROZEN)
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one training reached: metrics by name, its length and how long it took."""
-
-    metrics: dict[str, float]
-    iterations: int
-    minutes: float
-
-
 SYSTEMS = {
     'mask-rcnn': System(
         'configs/mini/mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75, 'coco/segm_mAP_50': 0.70}),
+    'mask-rcnn-internimage': System(
+        'configs/mini/mask-rcnn_internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
+        {'coco/bbox_mAP_50': 0.75}),
+    'mask-rcnn-convnext': System(
+        'configs/mini/mask-rcnn_convnext-pico_fpn_1xb4-2k_mini-coco-160x128.py',
+        {'coco/bbox_mAP_50': 0.75}),
+    'cascade-mask-rcnn': System(
+        'configs/mini/cascade-mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
+        {'coco/bbox_mAP_50': 0.75}),
+    'dino': System(
+        'configs/mini/dino-4scale_flash-internimage-pico_1xb4-2k_mini-coco-160x128.py',
+        {'coco/bbox_mAP_50': 0.55}),
     'upernet': System(
         'configs/mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py',
         {'mIoU': 50.0}),
@@ -96,18 +105,59 @@ def train_and_test(name: str, config: str, work_dir: Path,
     return Outcome(json.loads(out.read_text()), iterations, (time.time() - start) / 60)
 
 
+def known(name: str, record: Record | None, digests: dict[str, str], again: bool) -> bool:
+    """Whether a record still holds, and need not be trained again; says why."""
+    if record is None:
+        print(f'{name}: no result yet', flush=True)
+        return False
+    since = f'since {record.commit} of {record.date}'
+    if changed := learn_results.changed(record, digests):
+        print(f'{name}: {", ".join(changed)} changed {since}', flush=True)
+        return False
+    print(f'{name}: nothing changed {since}' + (', trained again' if again else ', kept'),
+          flush=True)
+    return not again
+
+
+def obtain(name: str, config: str, options: tuple[str, ...],
+           args: argparse.Namespace) -> tuple[Record, bool]:
+    """The record of a training, kept or made; one whose files change meanwhile is not kept.
+
+    Returns:
+        The record, and whether it was trained now.
+    """
+    records = learn_results.read_records(args.results)
+    digests = learn_results.digests(config, options)
+    if known(name, records.get(name), digests, args.again):
+        return records[name], False
+    commit = learn_results.current_commit(config)
+    outcome = train_and_test(name, config, args.work_dir / name.replace(' ', '-'), options)
+    record = Record(outcome, digests, commit, learn_results.machine(), learn_results.today())
+    if meanwhile := learn_results.changed(record, learn_results.digests(config, options)):
+        print(f'{name}: {", ".join(meanwhile)} changed while it trained; the result is not kept')
+        return replace(record, commit=f'{commit}, then changed'), True
+    learn_results.write_records(args.results, {**records, name: record})
+    return record, True
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Columns as wide as their widest cell."""
+    """A Markdown table, columns as wide as their widest cell; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-                     .rstrip() for row in rows)
+    lines = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+             + ' |' for row in rows]
+    return '\n'.join([lines[0], '|' + '|'.join('-' * (width + 2) for width in widths) + '|',
+                      *lines[1:]])
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the tool."""
     parser = argparse.ArgumentParser(prog='learn.py', description=__doc__.splitlines()[0])
     parser.add_argument('systems', nargs='*', metavar='SYSTEM', help=f'any of {", ".join(SYSTEMS)}')
+    parser.add_argument('--again', action='store_true',
+                        help='train what has not changed since its last result, too')
     parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs' / 'learn')
+    parser.add_argument('--results', type=Path, default=ROOT / 'docs' / 'learn.json',
+                        help='file of the results, default: docs/learn.json')
     return parser
 
 
@@ -117,22 +167,23 @@ def learn(args: argparse.Namespace) -> int:
     if unknown:
         raise UserError('system', f'got {unknown[0]!r}', f'any of {", ".join(SYSTEMS)}')
     rows = [('system', 'metric', 'value', 'threshold', 'control', 'iterations', 'minutes',
-             'verdict')]
-    good = True
+             'result of', 'verdict')]
+    good, minutes = True, 0.0
     for name in args.systems or SYSTEMS:
         system = SYSTEMS[name]
-        print(f'{name}: {system.config}', flush=True)
-        result = train_and_test(name, system.config, args.work_dir / name)
-        control = train_and_test(f'{name} control', system.config,
-                                 args.work_dir / f'{name}-control', system.control)
+        result, new = obtain(name, system.config, (), args)
+        control, new_control = obtain(f'{name} control', system.config, system.control, args)
+        minutes += new * result.outcome.minutes + new_control * control.outcome.minutes
+        origin = ' / '.join(dict.fromkeys((result.commit, control.commit)))
         for metric, threshold in system.gates.items():
-            value, low = result.metrics[metric], control.metrics[metric]
+            value, low = result.outcome.metrics[metric], control.outcome.metrics[metric]
             verdict = ('below threshold' if value < threshold else
                        'control too good' if low >= threshold else 'ok')
             good &= verdict == 'ok'
             rows.append((name, metric, f'{value:.3f}', f'{threshold:.3f}', f'{low:.3f}',
-                         str(result.iterations), f'{result.minutes:.1f}', verdict))
-    print('\n' + table(rows))
+                         str(result.outcome.iterations), f'{result.outcome.minutes:.1f}',
+                         origin if new or new_control else f'{origin}, kept', verdict))
+    print(f'\n{table(rows)}\n\ntrained for {minutes:.0f} min; + after a commit: with changes')
     return 0 if good else 1
 
 
