@@ -2,9 +2,10 @@
 
 Importing it has mmdet's ``CocoDataset`` and ``CocoMetric`` mend and check what they read.
 """
-from mmdet_custom.datasets import coco_api
+from mmdet_custom.datasets import coco_api, lvis_api
 from mmdet_custom.datasets.checks import CocoCheck
 
 coco_api.install()
+lvis_api.install()
 
 __all__ = ['CocoCheck']

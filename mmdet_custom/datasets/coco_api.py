@@ -37,6 +37,9 @@ class MendedCOCO(COCO):
         annotation_file: Local file; without one it holds nothing, as results do.
         dataset: Data set that reads it; without one, pictures are not looked at.
 
+    Attributes:
+        class_ids: Category ids of the classes of the data set, in their order, once it is known.
+
     Raises:
         UserError: An annotation cannot be mended, or classes of the data set are not in the file.
     """
@@ -47,7 +50,7 @@ class MendedCOCO(COCO):
             return
         self.file = str(dataset.ann_file if dataset is not None else annotation_file)
         notes = annotations.Notes(self.file)
-        content = annotations.read_annotations(annotation_file, notes)
+        content = self._read(annotation_file, notes)
         folder = None if dataset is None else dataset.data_prefix.get('img') or ''
         annotations.mend_images(content, notes, folder)
         if folder is not None:
@@ -69,6 +72,10 @@ class MendedCOCO(COCO):
         self.createIndex()
         self.img_ann_map, self.cat_img_map = self.imgToAnns, self.catToImgs
         _tell(notes)
+
+    def _read(self, path: str, notes: annotations.Notes) -> dict[str, Any]:
+        """Content of the file, in COCO's own words."""
+        return annotations.read_annotations(path, notes)
 
     def get_cat_ids(self, cat_names: Sequence[str] = (), sup_names: Sequence[str] = (),
                     cat_ids: Sequence[Any] = ()) -> list[Any]:
@@ -92,9 +99,9 @@ class MendedCOCO(COCO):
         _tell(notes)
 
     def _select(self, classes: Sequence[str], masks: bool, notes: annotations.Notes) -> None:
-        found = annotations.category_ids(self.dataset, classes, notes)
+        self.class_ids = annotations.category_ids(self.dataset, classes, notes)
         if masks:
-            mend_masks(self.dataset, set(found), notes)
+            mend_masks(self.dataset, set(self.class_ids), notes)
 
 
 def _refuse_outside(content: dict[str, Any], outside: list[int], dataset: Any,
