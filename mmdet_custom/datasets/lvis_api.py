@@ -118,6 +118,10 @@ class LVISEval(OrderedCOCOeval):
 
     def _prepare(self) -> None:
         super()._prepare()
+        self._gts, self._dts = (
+            defaultdict(list, {key: [entry for entry in found if entry['area'] > 0]
+                               for key, found in entries.items()})
+            for entries in (self._gts, self._dts))
         if self.params.useCats:
             # Of other classes nobody knows whether the picture holds them.
             self._dts = defaultdict(list, {
