@@ -309,9 +309,12 @@ def test_config_name_says_what_the_config_holds(path: Path) -> None:
     cfg = load_config(str(path))
     assert cfg.train_dataloader.batch_size == int(match['batch'])
     assert cfg.auto_scale_lr.base_batch_size == int(match['batch']) * int(match['gpus'])
-    root = cfg.train_dataloader.dataset.data_root.strip('/').lower()
+    data = cfg.train_dataloader.dataset
+    while 'data_root' not in data:  # within a wrapper
+        data = data.dataset if 'dataset' in data else data.datasets[0]
+    place = f'{data.data_root}{cfg.val_dataloader.dataset.get("ann_file", "")}'.lower()
     dataset = match['dataset'].split('-')
-    assert all(word.rstrip('0123456789k') in root for word in dataset), (dataset, root)
+    assert all(word.rstrip('0123456789k') in place for word in dataset), (dataset, place)
     schedule = match['schedule']
     epochs, iterations = cfg.train_cfg.get('max_epochs'), cfg.train_cfg.get('max_iters')
     length = {'x': lambda n: epochs == 12 * n, 'e': lambda n: epochs == n,
@@ -319,7 +322,7 @@ def test_config_name_says_what_the_config_holds(path: Path) -> None:
     assert length[schedule[-1]](int(schedule[:-1])), (schedule, epochs, iterations)
     if match['size']:
         sizes = {tuple(step[key]) if isinstance(step[key], list | tuple) else (step[key],) * 2
-                 for step in cfg.train_dataloader.dataset.pipeline
+                 for step in data.pipeline
                  for key in ('crop_size', 'scale') if key in step}
         assert tuple(map(int, match['size'].split('x'))) in sizes
 
