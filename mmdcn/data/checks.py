@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -105,7 +106,11 @@ def build_dataset(dataset_cfg: dict[str, Any], where: str) -> Any:
             dataset.full_init()
     except UserError:
         raise
+    except (AttributeError, SyntaxError, UnpicklingError) as error:
+        _explain(dataset_cfg, where, error)
+        raise
     except json.JSONDecodeError as error:
+        _explain(dataset_cfg, where, error)
         raise UserError(f'annotation file of {where}', f'not JSON ({error})',
                         details=place) from error
     except (FileNotFoundError, NotADirectoryError) as error:
