@@ -47,6 +47,7 @@ class PlainViTArch:
         global_blocks: Blocks (counted from 0) that attend to the whole map. None: the last of
             each quarter; ``()``: windows only; ``range(depth)``: no windows.
         conv_blocks: Blocks that are followed by a residual convolution across windows.
+        abs_pos: Whether a position embedding is added to the patches.
         rel_pos: ``'shared_table'`` (one additive table for all windowed blocks, one for all
             global ones), ``'decomposed'`` (per block and axis, depends on the query) or
             ``'none'``.
@@ -66,6 +67,7 @@ class PlainViTArch:
     window_size: int = 14
     global_blocks: tuple[int, ...] | None = None
     conv_blocks: tuple[int, ...] = ()
+    abs_pos: bool = True
     rel_pos: str = 'shared_table'
     layer_scale: float | None = None
     image_size: int = 1024
@@ -136,7 +138,8 @@ class PlainViT(BaseModule):
     ==================================================  ==================================
     ``patch_embed.proj.weight``, ``.bias``              (C, 3, P, P), (C,)
     ``pos_embed``                                       (1, G*G, C), row-major, no class row;
-                                                        G = pretrain_image_size / P = 14
+                                                        G = pretrain_image_size / P = 14; not without
+                                                        ``abs_pos``
     ``blocks.{i}.norm1.*``, ``blocks.{i}.norm2.*``      (C,)
     ``blocks.{i}.attn.qkv.weight``, ``.bias``           (3C, C), (3C,): q, k, v in turn
     ``blocks.{i}.attn.proj.weight``, ``.bias``          (C, C), (C,)
@@ -203,7 +206,9 @@ class PlainViT(BaseModule):
         self.in_channels = in_channels
 
         self.patch_embed = _PatchEmbed(in_channels, cfg.channels, cfg.patch_size)
-        self.pos_embed = nn.Parameter(torch.zeros(1, cfg.pos_grid**2, cfg.channels))
+        self.pos_embed = None
+        if cfg.abs_pos:
+            self.pos_embed = nn.Parameter(torch.zeros(1, cfg.pos_grid**2, cfg.channels))
         self.blocks = nn.ModuleList(
             self._block(i, drop_path_rate * i / (cfg.depth - 1), i in with_cp)
             for i in range(cfg.depth))
@@ -242,7 +247,8 @@ class PlainViT(BaseModule):
         for layer in (self.patch_embed.proj, *linears):
             nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.02, b=0.02)
             nn.init.zeros_(layer.bias)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02, a=-0.02, b=0.02)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02, a=-0.02, b=0.02)
         for number, block in enumerate(self.blocks, 1):
             for layer in (block.attn.proj, block.mlp.fc2):
                 layer.weight.div_((2 * number)**0.5)
@@ -266,7 +272,8 @@ class PlainViT(BaseModule):
         if x.ndim != 4 or x.shape[1] != self.in_channels or 0 in x.shape[2:]:
             refuse('input shape', tuple(x.shape), f'(N, {self.in_channels}, H, W)')
         x = self.patch_embed(x)
-        x = x + self._positions(*x.shape[1:3])
+        if self.pos_embed is not None:
+            x = x + self._positions(*x.shape[1:3])
         window_bias, global_bias = self._biases(x)
         out_blocks = self.cfg.out_blocks if self.out_type == 'pyramid' else (self.cfg.depth - 1,)
         outs = []
@@ -315,7 +322,8 @@ class PlainViT(BaseModule):
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
-        self.pos_embed.requires_grad_(False)
+        if self.pos_embed is not None:
+            self.pos_embed.requires_grad_(False)
         for part in (self.patch_embed, *self.blocks[:self.frozen_stages]):
             part.eval()
             part.requires_grad_(False)
@@ -337,6 +345,7 @@ class PlainViT(BaseModule):
         parts = param_name.removeprefix(prefix).split('.')
         if param_name.startswith(prefix) and parts[0] in ('patch_embed', 'pos_embed'):
             return 0, num_layers
-        if param_name.startswith(prefix) and parts[0] == 'blocks':
+        # Convolutions across windows are no part of the pre-trained blocks.
+        if param_name.startswith(prefix) and parts[0] == 'blocks' and parts[2] != 'residual':
             return 1 + int(parts[1]), num_layers
         return num_layers - 1, num_layers

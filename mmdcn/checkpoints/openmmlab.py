@@ -5,6 +5,7 @@ mmengine unpickles without restrictions what it downloads, and falls back to tha
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +71,32 @@ class CheckedPretrainedInit(PretrainedInit):
         checkpoint: File or address.
         prefix: Take the names that start with this only; None finds a prefix that fits.
         map_location: Device the tensors are put on before they are copied.
+        skip: Parts of names; tensors of the file whose name has one are not taken, to start
+            afresh, for example, from the relative positions that a file holds.
     """
+
+    def __init__(self, checkpoint: str, prefix: str | None = None, map_location: Any = 'cpu',
+                 skip: Sequence[str] = ()) -> None:
+        super().__init__(checkpoint, prefix, map_location)
+        if isinstance(skip, str):
+            raise ValueError(f'skip is not valid: got {skip!r}, expected a list of parts of names')
+        self.skip = tuple(skip)
 
     def __call__(self, module: nn.Module) -> None:
         """Fill the module.
 
         Raises:
-            CheckpointError: The file cannot be read safely or does not fit.
+            CheckpointError: The file cannot be read safely or does not fit, or a part of names
+                to skip is in none of them.
         """
         checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, self.map_location)
-        load_state_dict(module, checkpoint['state_dict'], source=self.checkpoint,
-                        prefix=self.prefix)
+        tensors = checkpoint['state_dict']
+        if unused := [part for part in self.skip if not any(part in name for name in tensors)]:
+            raise CheckpointError('skip', f'{self.checkpoint} has no name with {unused}',
+                                  remedy='drop it')
+        if self.skip:
+            tensors = {name: value for name, value in tensors.items()
+                       if not any(part in name for part in self.skip)}
+        load_state_dict(module, tensors, source=self.checkpoint, prefix=self.prefix)
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=self._get_init_info())

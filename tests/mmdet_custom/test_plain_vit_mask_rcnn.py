@@ -15,7 +15,7 @@ from mmdcn.apis.config import load_config
 from mmdcn.engine.optimizers import LayerDecayOptimWrapperConstructor
 from tests.helpers import ROOT
 
-CONFIG = 'configs/coco/mask-rcnn_vit-{}_fpn_32xb2-100e_coco-1024x1024.py'
+CONFIG = 'configs/coco/mask-rcnn_vit-{}-mae_fpn_32xb2-100e_coco-1024x1024.py'
 
 
 def load(size):

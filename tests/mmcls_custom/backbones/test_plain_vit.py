@@ -229,6 +229,16 @@ def test_positions_keep_their_axes():
     assert (resized[0, :, 0, 0].diff() > 0).all() and resized.std(dim=2).max() < 1e-5
 
 
+def test_without_position_embedding():
+    model = randomise(PlainViT(**SMALL, abs_pos=False, frozen_stages=1)).eval()
+    assert model.pos_embed is None and 'pos_embed' not in model.state_dict()
+    zero = PlainViT(**SMALL).eval()
+    zero.load_state_dict({**model.state_dict(), 'pos_embed': torch.zeros_like(zero.pos_embed)})
+    image = torch.randn(1, 3, 48, 40)
+    for got, expected in zip(model(image), zero(image), strict=True):
+        torch.testing.assert_close(got, expected)
+
+
 @REL_POS
 def test_checkpointing_changes_nothing(rel_pos):
     image = torch.randn(2, 3, 44, 40)
@@ -284,7 +294,7 @@ def test_layer_decay_of_the_worked_example():
     # "ViT / BEiT", 12 blocks, rate 0.9: published scales.
     with torch.device('meta'):
         model = torch.nn.ModuleDict(dict(
-            backbone=PlainViT('base', layer_scale=0.1), decode_head=torch.nn.Conv2d(768, 2, 1)))
+            backbone=PlainViT('base', layer_scale=0.1, conv_blocks=(11,)), decode_head=torch.nn.Conv2d(768, 2, 1)))
     settings = LayerDecayOptimWrapperConstructor(
         dict(optimizer=dict(type='AdamW', lr=1.0)),
         dict(layer_decay_rate=0.9, no_decay_keys=['norm', 'pos_embed', 'rel_pos'])
@@ -298,6 +308,7 @@ def test_layer_decay_of_the_worked_example():
             ('backbone.blocks.11.norm2.weight', 0.9, False),
             ('backbone.global_rel_pos.relative_position_bias_table', 1.0, False),
             ('backbone.resolution_modules.0.0.weight', 1.0, True),
+            ('backbone.blocks.11.residual.conv1.weight', 1.0, True),
             ('decode_head.weight', 1.0, True)]:
         assert settings[name].lr_scale == pytest.approx(scale, rel=1e-5), name
         assert settings[name].decay_mult == decays, name

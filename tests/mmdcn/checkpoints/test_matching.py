@@ -250,6 +250,28 @@ def test_pretrained_backbone_with_a_prefix(classifier, tmp_path):
         assert torch.equal(target.patch_embed.conv1.weight, state['patch_embed.conv1.weight'])
 
 
+def test_pretrained_without_some_names(tmp_path):
+    path = str(tmp_path / 'a.pth')
+    vit = dict(type='PlainViT', channels=32, depth=4, heads=2, image_size=64, window_size=2,
+               pretrain_image_size=64, rel_pos='shared_table')
+    source = MODELS.build(vit)
+    state = {name: torch.full_like(value, 2) for name, value in source.state_dict().items()}
+    torch.save(state, path)
+    target = MODELS.build({**vit, 'init_cfg': dict(
+        type='Pretrained', checkpoint=path, skip=['global_rel_pos', 'pos_embed'])})
+    target.init_weights()
+    kept = {name for name, value in target.state_dict().items() if not value.eq(2).all()}
+    assert kept == {'pos_embed', 'global_rel_pos.relative_position_bias_table'}
+    for skip, words in ((['rel_poss'], r"no name with \['rel_poss'\]"),
+                        (['blocks.0'], 'does not fit the model')):
+        target = MODELS.build({**vit, 'init_cfg': dict(
+            type='Pretrained', checkpoint=path, skip=skip)})
+        with pytest.raises(CheckpointError, match=words):
+            target.init_weights()
+    with pytest.raises(ValueError, match='skip is not valid'):
+        CheckedPretrainedInit(path, skip='pos_embed')
+
+
 @pytest.mark.parametrize('scope', ['mmengine', 'mmdet', 'mmseg', 'mmpretrain'])
 def test_pretrained_is_ours_in_every_scope(scope):
     with DefaultScope.overwrite_default_scope(scope):
