@@ -101,19 +101,16 @@ class CompositeInternImage(BaseModule):
         """Channels of the returned feature maps."""
         return tuple(self.cfg.widths[i] for i in self.out_indices)
 
-    def forward(self, x: Tensor) -> Maps:
+    def forward(self, x: Tensor, halves: bool = False) -> Maps | tuple[Maps, Maps]:
         """Feature maps of the lead, as InternImage gives its own.
 
         Args:
             x: Image (N, in_channels, H, W).
+            halves: Give (maps of the assisting network, maps of the lead).
 
         Raises:
             ValueError: For another number of dimensions or channels.
         """
-        return self.forward_halves(x)[1]
-
-    def forward_halves(self, x: Tensor) -> tuple[Maps, Maps]:
-        """Feature maps of the assisting network, and of the lead; as :meth:`forward`."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             refuse('input shape', tuple(x.shape), f'(N, {self.in_channels}, H, W)')
         assisting, lead = self.cb_modules
@@ -127,8 +124,8 @@ class CompositeInternImage(BaseModule):
             gamma = getattr(lead, f'gamma{i}')
             feature, x = level(x + gamma * self._compose(i, features).permute(0, 2, 3, 1))
             maps.append(feature.permute(0, 3, 1, 2))
-        return (tuple(features[i] for i in self.out_indices),
-                tuple(maps[i] for i in self.out_indices))
+        given, led = (tuple(found[i] for i in self.out_indices) for found in (features, maps))
+        return (given, led) if halves else led
 
     def _compose(self, level: int, features: Sequence[Tensor]) -> Tensor:
         """What the assisting network's maps (NCHW) of this and coarser levels give to a level."""

@@ -12,6 +12,8 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from torch import Tensor
 
+from mmdet_custom.backbones import CompositeInternImage
+
 
 @MODELS.register_module()
 class CompositeDINO(DINO):
@@ -23,7 +25,7 @@ class CompositeDINO(DINO):
     Args:
         *args: As DINO's.
         aux_weight: Factor on the losses of the assisting half; those of the lead count in full.
-        **kwargs: As DINO's; the backbone must have ``forward_halves``, as CompositeInternImage.
+        **kwargs: As DINO's; the backbone is a CompositeInternImage.
 
     Raises:
         ValueError: The backbone has one network only.
@@ -31,9 +33,9 @@ class CompositeDINO(DINO):
 
     def __init__(self, *args: Any, aux_weight: float = 0.5, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not hasattr(self.backbone, 'forward_halves'):
+        if not isinstance(self.backbone, CompositeInternImage):
             raise ValueError(f'backbone is not valid: got {type(self.backbone).__name__}, expected '
-                             'one of two networks, such as CompositeInternImage')
+                             'CompositeInternImage, or DINO in the place of CompositeDINO')
         self.aux_weight = aux_weight
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor]:
@@ -48,8 +50,8 @@ class CompositeDINO(DINO):
             the same names after ``aux.``.
         """
         losses = {}
-        for maps, prefix, weight in zip(self.backbone.forward_halves(batch_inputs),
-                                        ('aux.', ''), (self.aux_weight, 1.0), strict=True):
+        for maps, prefix, weight in zip(self.backbone(batch_inputs, halves=True), ('aux.', ''),
+                                        (self.aux_weight, 1.0), strict=True):
             features = self.neck(maps) if self.with_neck else maps
             found = self.bbox_head.loss(
                 **self.forward_transformer(features, batch_data_samples),

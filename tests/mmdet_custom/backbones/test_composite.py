@@ -77,7 +77,7 @@ def composed(model: CompositeInternImage, image: torch.Tensor) -> list[torch.Ten
 def test_lead_is_fed_as_the_formula_says(size: tuple[int, int]) -> None:
     model = build().eval().double()
     image = torch.randn(2, 3, *size, dtype=torch.float64)
-    feeding, maps = model.forward_halves(image)
+    feeding, maps = model(image, halves=True)
     for got, expected in zip(feeding, half(model, 0)(image), strict=True):
         assert torch.equal(got, expected)
     for got, expected in zip(maps, composed(model, image), strict=True):
@@ -88,7 +88,7 @@ def test_lead_is_fed_as_the_formula_says(size: tuple[int, int]) -> None:
 def test_fresh_halves_are_two_networks_on_one_stem() -> None:
     model = build(awake=False).eval()
     image = torch.randn(1, 3, 45, 61)
-    feeding, lead = model.forward_halves(image)
+    feeding, lead = model(image, halves=True)
     assert all(torch.equal(a, b) for a, b in zip(feeding, half(model, 0)(image), strict=True))
     assert all(torch.equal(a, b) for a, b in zip(lead, half(model, 1)(image), strict=True))
     assert not torch.equal(feeding[0], lead[0])
@@ -97,7 +97,7 @@ def test_fresh_halves_are_two_networks_on_one_stem() -> None:
 def test_as_a_backbone_it_gives_the_lead() -> None:
     model = build(out_indices=(1, 3)).eval()
     image = torch.randn(1, 3, 64, 64)
-    outs, (feeding, lead) = model(image), model.forward_halves(image)
+    outs, (feeding, lead) = model(image), model(image, halves=True)
     assert len(outs) == len(feeding) == 2
     assert all(torch.equal(a, b) for a, b in zip(outs, lead, strict=True))
     assert [out.shape[1] for out in outs] == list(model.out_channels) == [64, 256]
@@ -108,9 +108,9 @@ def test_batch_equals_single_images() -> None:
     model = build().eval().double()
     images = torch.randn(3, 3, 45, 61, dtype=torch.float64)
     with torch.no_grad():
-        batch = model.forward_halves(images)
+        batch = model(images, halves=True)
         for i in range(3):
-            for got, expected in zip(batch, model.forward_halves(images[i:i + 1]), strict=True):
+            for got, expected in zip(batch, model(images[i:i + 1], halves=True), strict=True):
                 for a, b in zip(got, expected, strict=True):
                     torch.testing.assert_close(a[i:i + 1], b, rtol=1e-11, atol=1e-11)
 
@@ -129,7 +129,7 @@ def test_every_dtype_stays_what_it_is(dtype: torch.dtype) -> None:
 def test_autocast_trains() -> None:
     model = build().train()
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        halves = model.forward_halves(torch.randn(2, 3, 40, 56))
+        halves = model(torch.randn(2, 3, 40, 56), halves=True)
     sum(out.float().pow(2).mean() for maps in halves for out in maps).backward()
     assert all(param.grad.isfinite().all() for param in model.parameters())
 

@@ -20,6 +20,7 @@ from mmdet.structures import DetDataSample
 
 from mmdcn.analysis.complexity import build_on_meta
 from mmdcn.apis.config import load_config
+from mmdcn.engine.amp import bfloat16_features
 from mmdcn.layers import replace_deformable_attention
 from mmdet_custom.models import CompositeDINO
 from tests.helpers import ROOT
@@ -99,7 +100,7 @@ def test_each_half_has_the_losses_of_a_dino_on_its_maps() -> None:
     images, samples = batch(3, 1)
     torch.manual_seed(5)
     losses = model.loss(images, samples)
-    feeding, lead = model.backbone.forward_halves(images)
+    feeding, lead = model.backbone(images, halves=True)
     torch.manual_seed(5)  # the assisting half draws its denoising queries first
     expected = {f'aux.{name}': 0.5 * value
                 for name, value in DINO.loss(on_maps(model, feeding), images, samples).items()}
@@ -109,6 +110,22 @@ def test_each_half_has_the_losses_of_a_dino_on_its_maps() -> None:
         torch.testing.assert_close(losses[name], value)
         assert 'loss' in name  # or the runner would not add it up
     assert not torch.equal(losses['aux.dn_loss_cls'], 0.5 * losses['dn_loss_cls'])
+
+
+def test_mixed_precision_reaches_both_halves() -> None:
+    model = awake(toy()).train()
+    images, samples = batch(2)
+    torch.manual_seed(5)
+    full = model.loss(images, samples)
+    seen = []
+    block = model.backbone.cb_modules[1].levels[0].blocks[0].mlp.fc1
+    block.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    torch.manual_seed(5)
+    with bfloat16_features(model):
+        mixed = model.loss(images, samples)
+    assert seen == [torch.bfloat16]
+    for name in ('aux.dn_loss_bbox', 'dn_loss_bbox'):  # without matching, which may flip
+        torch.testing.assert_close(mixed[name], full[name], rtol=0.05, atol=0)
 
 
 def test_weight_of_the_assisting_half() -> None:
@@ -140,7 +157,7 @@ def test_detections_are_the_leads() -> None:
     model = awake(toy()).eval()
     images, samples = batch(1, 1)
     with torch.no_grad():
-        lead = model.backbone.forward_halves(images)[1]
+        lead = model.backbone(images, halves=True)[1]
         expected = DINO.predict(on_maps(model, lead), images, [s.clone() for s in samples])
         got = model.predict(images, samples)
     for one, other in zip(got, expected, strict=True):
@@ -169,7 +186,7 @@ def test_training_lowers_the_losses() -> None:
     images, samples = batch(2, 3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
     course = []
-    for _ in range(20):
+    for _ in range(24):
         losses = model.loss(images, samples)
         course.append([total({k: v for k, v in losses.items()
                               if k.startswith('aux.') is aux}).item()
@@ -179,7 +196,7 @@ def test_training_lowers_the_losses() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     course = torch.tensor(course)
-    assert (course[-5:].mean(0) < 0.75 * course[:3].mean(0)).all()
+    assert (course[-5:].mean(0) < 0.8 * course[:3].mean(0)).all()
     assert all(getattr(model.backbone.cb_modules[1], f'gamma{i}').abs().sum() > 0
                for i in range(4))
 
@@ -219,7 +236,7 @@ def test_augmented_detections_are_mirrored_with_the_picture(tmp_path: Path) -> N
 
 
 def test_one_network_is_refused() -> None:
-    with pytest.raises(ValueError, match='backbone is not valid: got InternImage, expected one of'):
+    with pytest.raises(ValueError, match='backbone is not valid: got InternImage, expected Comp'):
         toy(backbone=dict(_delete_=True, type='InternImage', arch='pico', out_indices=(1, 2, 3)))
 
 
