@@ -161,7 +161,7 @@ class CompositeInternImage(BaseModule):
         for module in self.modules():
             params = list(module.parameters())
             if params and not any(param.requires_grad for param in params):
-                module.eval()
+                nn.Module.train(module, False)  # `eval` of this module would come back here
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Layer number of a parameter, for layer-wise learning-rate decay.

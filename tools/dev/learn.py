@@ -50,6 +50,9 @@ SYSTEMS = {
     'mask-rcnn-convnext': System(
         'configs/mini/mask-rcnn_convnext-pico_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75}),
+    'mask-rcnn-vit': System(
+        'configs/mini/mask-rcnn_vit-pico_fpn_1xb4-2k_mini-coco-160x128.py',
+        {'coco/bbox_mAP_50': 0.75}, ('model.backbone.frozen_stages=8',)),
     'cascade-mask-rcnn': System(
         'configs/mini/cascade-mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75}),

@@ -172,6 +172,12 @@ def test_patterns_freeze_and_keep_eval() -> None:
     assert {name for name, param in model.named_parameters() if param.grad is not None} == trained
 
 
+def test_all_of_it_can_be_frozen() -> None:
+    model = build(frozen_patterns=['.']).train()
+    assert not any(param.requires_grad for param in model.parameters())
+    assert not any(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize('settings, message', [
     (dict(frozen_patterns=['patch_embed', 'stem']), "frozen_patterns is not valid: got 'stem'"),
     (dict(frozen_patterns='.'), 'expected a list of regular expressions'),
