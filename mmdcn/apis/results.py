@@ -96,3 +96,13 @@ def check_outputs(outputs: Mapping[str, str | Path | None],
         if other != name:
             raise UserError(name, f'got {path}, as for `{other}`', 'a file of its own',
                             'choose another name')
+
+
+def check_picture(path: str | Path | None, name: str) -> None:
+    """Check that the suffix of a drawing to be written is one that matplotlib writes.
+
+    Raises:
+        UserError: It is not.
+    """
+    if path is not None and Path(path).suffix.lower() not in ('.png', '.pdf', '.svg'):
+        raise UserError(name, f'got {path}', 'a name ending in .png, .pdf or .svg')
