@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Evaluate a checkpoint of any task; the config decides which.
 
-    python tools/test.py CONFIG CHECKPOINT --show-dir pictures
+    python tools/test.py CONFIG CHECKPOINT --metrics metrics.json --show-dir pictures
+    python tools/test.py CONFIG CHECKPOINT --out predictions.json
 """
 from __future__ import annotations
 
@@ -29,8 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     cli.add_run_options(parser)
+    parser.add_argument('--metrics', metavar='FILE', help='write the metrics (.json)')
     parser.add_argument('--out', metavar='FILE',
-                        help='write the metrics (.json) or the predictions (.pkl)')
+                        help="write the predictions: .json is COCO's result format (detection), "
+                             '.pkl all that the model puts out (every task)')
     parser.add_argument('--show-dir', metavar='FOLDER',
                         help='write pictures of predictions beside ground truth')
     parser.add_argument('--tta', action='store_true',
@@ -47,7 +50,8 @@ def test(args: argparse.Namespace) -> int:
     config.set_randomness(cfg, args.seed, args.deterministic)
     config.set_log_backends(cfg)
     config.check_file(args.checkpoint, 'checkpoint')
-    results.check_outputs({'out': args.out}, [args.checkpoint, *config.named_files(cfg)])
+    results.check_outputs({'out': args.out, 'metrics': args.metrics}, [
+        args.checkpoint, *config.named_files(cfg)])
     config.set_test_outputs(cfg, args.out, args.show_dir)
     cfg.load_from, cfg.resume = args.checkpoint, False
     on_gpu = torch.cuda.is_available()
@@ -65,8 +69,8 @@ def test(args: argparse.Namespace) -> int:
         with nullcontext() if on_gpu or not args.amp else amp.bfloat16_features(runner.model):
             metrics = runner.test()
     if runner.rank == 0:
-        if args.out and args.out.endswith('.json'):
-            writing.write_text(args.out, json.dumps(metrics, indent=2, default=float) + '\n')
+        if args.metrics:
+            writing.write_text(args.metrics, json.dumps(metrics, indent=2, default=float) + '\n')
         print(f'test.py: done in {(time.monotonic() - start) / 60:.1f} min: '
               f'{cli.format_metrics(metrics)}; checkpoint {args.checkpoint}; '
               f'{skipped} images skipped; logs in {runner.log_dir}')

@@ -270,19 +270,34 @@ def named_files(cfg: Config) -> list[str]:
 
 
 def set_test_outputs(cfg: Config, out: str | None, show_dir: str | None) -> None:
-    """Have predictions written to a ``.pkl`` file and pictures into a folder.
+    """Have predictions written to a file and pictures into a folder.
+
+    Args:
+        cfg: Config, changed in place.
+        out: ``.json`` for COCO's result format, ``.pkl`` for all that the model puts out.
+        show_dir: Folder of the pictures.
 
     Raises:
-        UserError: ``out`` is neither .json nor .pkl, or ``show_dir`` cannot be written.
+        UserError: ``out`` is neither, or .json where nothing is measured as COCO does, or
+            ``show_dir`` cannot be written.
     """
     if out is not None:
-        if Path(out).suffix not in ('.json', '.pkl'):
-            raise UserError('out', f'got {out}', 'a name ending in .json (metrics) or .pkl '
-                            '(predictions)')
-        if out.endswith('.pkl'):
-            metrics = cfg.test_evaluator
-            metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+        metrics = cfg.test_evaluator
+        metrics = list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+        coco = [metric for metric in metrics
+                if str(metric.get('type')).rpartition('.')[2] == 'CocoMetric']
+        if Path(out).suffix == '.pkl':
             cfg.test_evaluator = [*metrics, ConfigDict(type='DumpResults', out_file_path=out)]
+        elif Path(out).suffix != '.json':
+            raise UserError('out', f'got {out}', "a name ending in .json (COCO's result format) "
+                            'or .pkl')
+        elif not coco:
+            raise UserError('out', f"got {out}, COCO's result format, while the config has no "
+                            'CocoMetric', 'a name ending in .pkl',
+                            '`metrics` names the file of the metrics')
+        else:
+            coco[0].out_file = out
+            cfg.test_evaluator = metrics
     if show_dir is not None:
         check_writable(show_dir, 'show_dir')
         cfg.custom_hooks = [*cfg.get('custom_hooks', []),

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from itertools import filterfalse
@@ -16,6 +17,7 @@ from mmdet.evaluation.metrics import coco_metric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger, print_log
 
+from mmdcn.writing import whole_file
 from mmdet_custom.datasets import coco_annotations as annotations
 from mmdet_custom.datasets.coco_masks import mend_flat_polygons, mend_masks
 from mmdet_custom.datasets.picture_sizes import (
@@ -164,7 +166,17 @@ class OrderedCOCOevalMP(_ClassesInOrder, COCOevalMP):
 
 @METRICS.register_module(name='CocoMetric', force=True)
 class MendedCocoMetric(CocoMetric):
-    """mmdet's metric, which looks at its annotation file before the run; arguments as there."""
+    """mmdet's metric, which looks at its annotation file before the run.
+
+    Args:
+        out_file: Where the predictions go in COCO's result format, boxes and masks in one list;
+            the score is that of the mask where a detector has one of its own.
+        *args, **kwargs: As mmdet's.
+    """
+
+    def __init__(self, *args: Any, out_file: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.out_file = out_file
 
     @property
     def dataset_meta(self) -> dict[str, Any] | None:
@@ -185,6 +197,15 @@ class MendedCocoMetric(CocoMetric):
             # With the masks of a picture that was skipped nothing is compared.
             image['width'], image['height'] = sizes.get(image['id'], (1, 1))
         return super().compute_metrics(results)
+
+    def results2json(self, results: Sequence[dict[str, Any]], outfile_prefix: str,
+                     ) -> dict[str, str]:
+        """As mmdet's; the file with most in it becomes ``out_file``, too."""
+        files = super().results2json(results, outfile_prefix)
+        if self.out_file is not None:
+            with whole_file(self.out_file) as part:
+                shutil.copyfile(files.get('segm', files['bbox']), part)
+        return files
 
 
 def install() -> None:

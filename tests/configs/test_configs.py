@@ -58,7 +58,7 @@ def test_mini_system_runs(name: str, mini_data: Path, monkeypatch: pytest.Monkey
     checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
     out = work_dir / 'metrics.json'
     assert test_tool.main([config, checkpoint, '--work-dir', str(work_dir / 'test'),
-                           '--out', str(out), '--cfg-options', *tests]) == 0
+                           '--metrics', str(out), '--cfg-options', *tests]) == 0
     assert set(system.gates) <= set(json.loads(out.read_text()))
     weights = read_checkpoint(checkpoint)['state_dict']
     assert any(key.startswith('backbone.levels.0') for key in weights)

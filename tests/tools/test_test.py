@@ -7,6 +7,8 @@ import pickle
 import cv2
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from tools import test as test_tool
 
@@ -21,7 +23,7 @@ def test_metrics_and_pictures(trained, tmp_path, capsys, task):
     system = trained(task)
     out, pictures = tmp_path / 'deep' / 'metrics.json', tmp_path / 'pictures'
     assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work'),
-                           '--out', str(out), '--show-dir', str(pictures)]) == 0
+                           '--metrics', str(out), '--show-dir', str(pictures)]) == 0
     metrics = json.loads(out.read_text())
     last = capsys.readouterr().out.splitlines()[-1]
     assert f'{METRICS[task]}={metrics[METRICS[task]]:.4f}' in last
@@ -37,7 +39,7 @@ def test_metrics_equal_those_of_training(trained, tmp_path):
     system = trained('segmentor')
     out = tmp_path / 'metrics.json'
     assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path),
-                           '--out', str(out)]) == 0
+                           '--metrics', str(out)]) == 0
     scalars, = system.work_dir.glob('*/vis_data/scalars.json')
     trained_metrics = json.loads(scalars.read_text().splitlines()[-1])
     assert json.loads(out.read_text())['mIoU'] == pytest.approx(trained_metrics['mIoU'])
@@ -54,6 +56,7 @@ def test_predictions(trained, tmp_path):
 
 @pytest.mark.parametrize(('option', 'place', 'words'), [
     ('--out', '{data}/annotations.json', 'annotations.json, which is the input'),
+    ('--metrics', '{data}/annotations.json', 'annotations.json, which is the input'),
     ('--out', '{link}/annotations.json', 'annotations.json, which is the input'),
     ('--show-dir', '{data}/images', 'beside the image'),
     ('--show-dir', '{link}/images', 'beside the image')])
@@ -70,11 +73,35 @@ def test_data_are_not_written_over(trained, tmp_path, capsys, option, place, wor
     assert not (tmp_path / 'work').exists()
 
 
-def test_out_of_another_kind(trained, tmp_path, capsys):
+def test_predictions_in_the_format_of_coco(trained, tmp_path):
+    system = trained('detector')
+    out, metrics = tmp_path / 'new' / 'predictions.json', tmp_path / 'metrics.json'
+    assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work'),
+                           '--out', str(out), '--metrics', str(metrics)]) == 0
+    found = json.loads(out.read_text())
+    assert {entry['image_id'] for entry in found} == {1, 2, 3, 4, 5, 6}
+    assert {entry['category_id'] for entry in found} <= {1, 2}
+    assert all(entry['segmentation']['size'] == [48, 64] for entry in found)
+    assert list(out.parent.iterdir()) == [out]
+    # Scored by COCO's own program, the file gives the metrics of the run.
+    truth = COCO(str(system.data / 'annotations.json'))
+    for kind in ('bbox', 'segm'):
+        judge = COCOeval(truth, truth.loadRes(str(out)), kind)
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+        expected = json.loads(metrics.read_text())[f'coco/{kind}_mAP']
+        assert judge.stats[0] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(('name', 'words'), [
+    ('x.txt', "expected a name ending in .json (COCO's result format) or .pkl"),
+    ('x.json', 'has no CocoMetric, expected a name ending in .pkl; --metrics names the file')])
+def test_out_of_another_kind(trained, tmp_path, capsys, name, words):
     system = trained('segmentor')
     assert test_tool.main([system.config, system.checkpoint, '--work-dir', str(tmp_path / 'work'),
-                           '--out', str(tmp_path / 'x.txt')]) == 2
-    assert 'expected a name ending in .json' in capsys.readouterr().err
+                           '--out', str(tmp_path / name)]) == 2
+    assert words in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

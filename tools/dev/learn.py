@@ -106,7 +106,7 @@ def train_and_test(name: str, config: str, work_dir: Path,
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     out = work_dir / 'metrics.json'
     run(['tools/test.py', config, str(checkpoint), '--work-dir', str(work_dir / 'test'),
-         '--out', str(out), *extra], work_dir / 'test.txt', name)
+         '--metrics', str(out), *extra], work_dir / 'test.txt', name)
     iterations = int(re.search(r'(\d+)\.pth$', checkpoint.name).group(1))
     return Outcome(json.loads(out.read_text()), iterations, (time.time() - start) / 60)
 

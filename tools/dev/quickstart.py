@@ -154,7 +154,7 @@ def quickstart(args: argparse.Namespace) -> int:
     checkpoint = Path((work_dir / 'last_checkpoint').read_text().strip())
     metrics_file = work_dir / 'metrics.json'
     run('tools/test.py', CONFIG, str(checkpoint), '--work-dir', str(work_dir / 'test'),
-        '--out', str(metrics_file))
+        '--metrics', str(metrics_file))
     picture = write_picture(ROOT / 'data/mini/coco', checkpoint, work_dir)
     metrics = json.loads(metrics_file.read_text())
     print(f'checkpoint: {checkpoint}')
