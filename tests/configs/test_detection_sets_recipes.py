@@ -140,6 +140,9 @@ def test_both_years_of_voc_train_three_times() -> None:
     assert [part.ann_file for part in repeated.dataset.datasets] == [
         f'VOC{year}/ImageSets/Main/trainval.txt' for year in (2007, 2012)]
     assert (repeated.type, repeated.times) == ('RepeatDataset', 3)
+    # mmdet 2 trains on objects of any size.
+    assert all(part.filter_cfg == dict(filter_empty_gt=True, min_size=32)
+               for part in repeated.dataset.datasets)
 
 
 def test_test_settings_are_the_published_ones(case: tuple[dict[str, Any], Config]) -> None:
