@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pickle import UnpicklingError
 from typing import Any, TypeVar
 
@@ -141,7 +142,8 @@ def _explain(dataset_cfg: dict[str, Any], where: str, error: Exception) -> None:
         kind = registry.get(dataset_cfg['type'])
     check = find_check(kind) if isinstance(kind, type) else None
     if check is not None:
-        check.explain(dataset_cfg, where, error)
+        with suppress(FileNotFoundError):  # the error at hand comes before
+            check.explain(dataset_cfg, where, error)
 
 
 def leaves(dataset: Any) -> Iterator[Any]:
