@@ -159,6 +159,7 @@ CROSS_CUTTING = {
     'tests/mmdet_custom/test_batches.py', 'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
     'tests/configs/test_configs.py', 'tests/configs/test_detection_recipes.py',
     'tests/configs/test_detection_sets_recipes.py', 'tests/configs/test_internimage_recipes.py',
+    'tests/configs/test_vit_recipes.py',
     'tests/ops_dcn/test_cuda.py', 'tests/ops_dcn/test_cuda_emulation.py',
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
     'tests/ops_dcn/test_kernels.py', 'tests/ops_dcn/test_oracle.py',

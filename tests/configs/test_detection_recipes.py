@@ -11,7 +11,7 @@ from tests.helpers import ROOT
 
 ROWS = [row for row in read_zoo(ROOT / 'docs/model_zoo.json')['rows']
         if row['task'] == 'detection' and row['dataset'] == 'COCO' and row['config']
-        and row.get('published_config')]
+        and row.get('published_config') and not row['model'].startswith('ViTDet')]
 
 # Every deliberate difference from a published value: field -> (published, ours, reason).
 SAME_HEAD = ('the same layers: mmdet\'s shorthand has four convolutions of 256 channels and one '

@@ -18,6 +18,9 @@ from tests.helpers import ROOT
 CONFIG = 'configs/coco/mask-rcnn_vit-{}-mae_fpn_32xb2-100e_coco-1024x1024.py'
 
 
+VITDET = 'configs/coco/cascade-mask-rcnn_vitdet-b_64xb1-184k_coco-1024x1024.py'
+
+
 def load(size):
     return load_config(str(ROOT / CONFIG.format(size)))
 
@@ -92,14 +95,16 @@ def test_recipe(size, drop_path):
     assert 'clip_grad' not in cfg.optim_wrapper and 'custom_hooks' not in cfg
 
 
-def test_small_one_trains_and_predicts_on_images_of_several_sizes():
+@pytest.mark.parametrize('path', [CONFIG.format('b'), VITDET], ids=['plain', 'vitdet'])
+def test_small_one_trains_and_predicts_on_images_of_several_sizes(path):
     from mmdet.testing import demo_mm_inputs
-    cfg = load('b')
+    cfg = load_config(str(ROOT / path))
     cfg.model.backbone.update(arch='pico', image_size=64, pretrain_image_size=64, window_size=3)
-    cfg.model.neck.in_channels = [64] * 4
+    cfg.model.neck.in_channels = 64 if path == VITDET else [64] * 4
     cfg.model.data_preprocessor.pad_size = (96, 96)
     cfg.model.test_cfg.rpn.max_per_img = cfg.model.test_cfg.rcnn.max_per_img = 10
-    cfg.model.train_cfg.rcnn.sampler.num = 32
+    for stage in cfg.model.train_cfg.rcnn if path == VITDET else [cfg.model.train_cfg.rcnn]:
+        stage.sampler.num = 32
     model = build(cfg, 'cpu')
     data = demo_mm_inputs(2, [[3, 96, 64], [3, 60, 96]], with_mask=True, num_classes=80)
     losses = model(**model.data_preprocessor(data, training=True), mode='loss')
