@@ -138,8 +138,8 @@ class PlainViT(BaseModule):
     ==================================================  ==================================
     ``patch_embed.proj.weight``, ``.bias``              (C, 3, P, P), (C,)
     ``pos_embed``                                       (1, G*G, C), row-major, no class row;
-                                                        G = pretrain_image_size / P = 14; not without
-                                                        ``abs_pos``
+                                                        G = pretrain_image_size / P = 14; only
+                                                        with ``abs_pos``
     ``blocks.{i}.norm1.*``, ``blocks.{i}.norm2.*``      (C,)
     ``blocks.{i}.attn.qkv.weight``, ``.bias``           (3C, C), (3C,): q, k, v in turn
     ``blocks.{i}.attn.proj.weight``, ``.bias``          (C, C), (C,)

@@ -1,7 +1,7 @@
 """Mask R-CNN with ViTDet-B: plain ViT, pyramid of its last map alone (arXiv:2203.16527).
 
-Channel norm after every convolution of pyramid, box head and mask head, as in detectron2; decomposed
-relative positions in every block; images are padded to 1024x1024 always.
+Channel norm after every convolution of pyramid, box head and mask head, as in detectron2;
+decomposed relative positions in every block; images are padded to 1024x1024 always.
 """
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 norm_cfg = dict(type='mmpretrain.LN2d', eps=1e-6)

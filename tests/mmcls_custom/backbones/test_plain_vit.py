@@ -294,7 +294,8 @@ def test_layer_decay_of_the_worked_example():
     # "ViT / BEiT", 12 blocks, rate 0.9: published scales.
     with torch.device('meta'):
         model = torch.nn.ModuleDict(dict(
-            backbone=PlainViT('base', layer_scale=0.1, conv_blocks=(11,)), decode_head=torch.nn.Conv2d(768, 2, 1)))
+            backbone=PlainViT('base', layer_scale=0.1, conv_blocks=(11,)),
+            decode_head=torch.nn.Conv2d(768, 2, 1)))
     settings = LayerDecayOptimWrapperConstructor(
         dict(optimizer=dict(type='AdamW', lr=1.0)),
         dict(layer_decay_rate=0.9, no_decay_keys=['norm', 'pos_embed', 'rel_pos'])
