@@ -27,7 +27,7 @@ class CocoCheck(DataCheck):
 
     def check(self, dataset: Any, where: str) -> None:
         """As :meth:`mmdcn.data.checks.DataCheck.check`; other formats than COCO's pass."""
-        self.check_sizes(dataset)
+        _check_sizes(dataset)
         classes = list(dataset.metainfo.get('classes') or [])
         ann_file = str(dataset.ann_file or '')
         if getattr(dataset, 'categories_checked', False) or not classes or \
@@ -36,14 +36,6 @@ class CocoCheck(DataCheck):
         categories = coco_categories(ann_file)
         if categories is not None:
             compare_classes(classes, categories, where, ann_file)
-
-    def check_sizes(self, dataset: Any) -> None:
-        """Compare the sizes that annotations give with those of the pictures.
-
-        Raises:
-            UserError: One is another.
-        """
-        compare_sizes(sized_pictures(dataset), loads_as_stored(dataset), size_source(dataset))
 
     def check_model(self, model: nn.Module, dataset: Any, where: str) -> None:
         """As :meth:`mmdcn.data.checks.DataCheck.check_model`.
@@ -64,15 +56,14 @@ class CocoCheck(DataCheck):
                                 'set, whichever is wrong')
 
 
-def sized_pictures(dataset: Any) -> list[Sized]:
-    """The pictures of a data set whose sizes its annotations give, in its order."""
+def _check_sizes(dataset: Any) -> None:
     pictures = []
     for index in range(len(dataset)):
         info = dataset.get_data_info(index)
         path, size = info.get('img_path'), (info.get('width'), info.get('height'))
         if isinstance(path, str) and None not in size:
             pictures.append(Sized(f'image id {info.get("img_id")!r}', path, size))
-    return pictures
+    compare_sizes(pictures, loads_as_stored(dataset), size_source(dataset))
 
 
 def size_source(dataset: Any) -> str:

@@ -22,9 +22,8 @@ from mmengine.registry import DATASETS
 from mmdcn.data.checks import register_check, shorten
 from mmdcn.data.files import image_problem
 from mmdcn.errors import UserError
-from mmdet_custom.datasets.checks import CocoCheck, size_source, sized_pictures
+from mmdet_custom.datasets.checks import CocoCheck, size_source
 from mmdet_custom.datasets.coco_annotations import refuse
-from mmdet_custom.datasets.picture_sizes import compare_sizes, loads_as_stored, read_sizes
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 # What one fault of an annotation reads like: what is faulty, what it is, what it should be, remedy.
@@ -72,27 +71,6 @@ class XmlCheck(CocoCheck):
             _warn(f'{where}: objects of names that metainfo.classes does not hold are left out: '
                   + shorten(others))
         super().check(dataset, where)
-
-    def check_sizes(self, dataset: Any) -> None:
-        """As of :class:`CocoCheck`; wrong sizes of pictures that hold all their boxes are told.
-
-        Such sizes do not matter: training takes them from the picture itself.
-        """
-        pictures, stored = sized_pictures(dataset), loads_as_stored(dataset)
-        sizes = read_sizes(pictures, stored)
-        wrong, others = [], []
-        for index, picture in enumerate(pictures):
-            width, height = sizes.get(picture.path, picture.size)
-            boxes = [instance['bbox'] for instance in dataset.get_data_info(index)['instances']]
-            fits = boxes and all(box[2] < width and box[3] < height for box in boxes)
-            if picture.size != (width, height) and fits:
-                others.append(picture.name)
-            else:
-                wrong.append(picture)
-        if others:
-            _warn(f'{dataset.ann_file}: the annotations give {len(others)} pictures another size '
-                  f'than they have, but their boxes fit: {shorten(others)}')
-        compare_sizes(wrong, stored, str(dataset.ann_file))
 
     def explain(self, dataset_cfg: dict[str, Any], where: str, error: Exception) -> None:
         """As :meth:`mmdcn.data.checks.DataCheck.explain`: names the faulty file."""

@@ -53,17 +53,6 @@ def headers_of(paths: Sequence[str]) -> dict[str, ImageHeader | None]:
     return read_headers([path for path in paths if '://' not in path])
 
 
-def read_sizes(pictures: Sequence[Sized], stored: bool) -> dict[str, tuple[int, int]]:
-    """Width and height as loaded of those pictures that can be read, by path.
-
-    Args:
-        pictures: Which.
-        stored: The pipeline does not heed EXIF rotation.
-    """
-    headers = headers_of([picture.path for picture in pictures])
-    return {path: loaded_size(header, stored) for path, header in headers.items() if header}
-
-
 def has_size(image: dict[str, Any]) -> bool:
     """Whether an image of an annotation file has a width and a height that can be."""
     return all(isinstance(image.get(key), (int, float)) and image[key] > 0
