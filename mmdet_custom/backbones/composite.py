@@ -58,8 +58,9 @@ class CompositeInternImage(BaseModule):
         arch: As InternImage's, for both halves.
         out_indices: Levels to return, rising numbers within 0..3; the same of both halves.
         frozen_patterns: Regular expressions (``re.search``) of names of parameters that do not
-            train, such as ``r'^cb_modules\\.0\\.'``, the assisting network. Modules of which
-            everything is frozen stay in eval mode.
+            train, such as ``r'^cb_modules\\.0\\.'``, the assisting network, or
+            ``r'^(?!cb_modules\\.1\\.levels\\.3\\.)'``, all but the lead's last level. Modules of
+            which everything is frozen stay in eval mode.
         init_cfg: mmengine's. The file of ``dict(type='Pretrained', checkpoint=FILE)`` may be a
             composite's, or one InternImage's, which then fills both halves.
         **settings: Whatever else InternImage takes (``core_op``, ``drop_path_rate``, ``with_cp``,

@@ -178,6 +178,14 @@ def test_all_of_it_can_be_frozen() -> None:
     assert not any(module.training for module in model.modules())
 
 
+def test_a_pattern_may_name_what_trains() -> None:
+    model = build(frozen_patterns=[r'^(?!cb_modules\.1\.levels\.3\.)']).train()
+    trained = {name for name, param in model.named_parameters() if param.requires_grad}
+    assert trained == {name for name, _ in model.named_parameters()
+                       if name.startswith('cb_modules.1.levels.3.')}
+    assert [level.training for level in model.cb_modules[1].levels] == [False] * 3 + [True]
+
+
 @pytest.mark.parametrize('settings, message', [
     (dict(frozen_patterns=['patch_embed', 'stem']), "frozen_patterns is not valid: got 'stem'"),
     (dict(frozen_patterns='.'), 'expected a list of regular expressions'),
