@@ -2,6 +2,11 @@
 
 SyncBN after every convolution of FPN, box head and mask head, two convolutions in the RPN, four
 convolutions and one linear layer in the box head; images are padded to 1024x1024 always.
+
+Choices of the paper, all in ``backbone``: memory by ``global_blocks`` (``[]``: windows only, None:
+four global blocks, ``list(range(depth))``: all) and ``with_cp``; absolute positions by ``abs_pos``,
+relative ones by ``rel_pos`` (``'shared_table'`` starts from zero where the weights have no table),
+and ``init_cfg=dict(skip=['pos_embed'])`` or ``['rel_pos']`` to start them afresh.
 """
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
 # torch's own SyncBN copes with ranks without regions and weights ranks by their counts.

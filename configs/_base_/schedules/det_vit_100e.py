@@ -2,7 +2,8 @@
 
 The recipe of arXiv:2111.11429 for MAE weights: no layer decay, no gradient clipping, no average
 of weights. Its learning rate and weight decay by initialisation: random 1.6e-4 and 0.2;
-supervised, BEiT and MAE 8e-5 and 0.1; MoCo v3 1.6e-4 and 0.1.
+supervised, BEiT and MAE 8e-5 and 0.1; MoCo v3 1.6e-4 and 0.1. Its other lengths (25 and 50 epochs;
+200 and 400 at random) end the cosine there: ``train_cfg.max_epochs`` and ``param_scheduler.1.end``.
 """
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=100, val_interval=5)
 val_cfg = dict(type='ValLoop')
