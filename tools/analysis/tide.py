@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('--ann', metavar='FILE', required=True, help="annotations in COCO's format")
     add('--predictions', metavar='FILE', required=True,
-        help="predictions in COCO's result format, as tools/test.py --out writes them")
+        help="predictions in COCO's result format, as tools/test.py writes them")
     add('--iou-type', choices=list(tide.KEYS), default='bbox',
         help='compare boxes or masks (default: %(default)s)')
     add('--json', metavar='FILE', help='write the figures')
