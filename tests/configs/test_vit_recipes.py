@@ -86,6 +86,7 @@ def test_plain_vit_is_trained_as_published(path: Path) -> None:
     if start == 'random':
         assert init is None
     else:
+        init = dict(init)
         assert init.pop('skip', None) == (['rel_pos'] if ablation == 'zero-rel' else None)
         assert init == dict(type='Pretrained', checkpoint=f'data/weights/vit-{size}_{start}.pth')
     # Values that the checkpoint replaces; that there are factors at all is BEiT's.
