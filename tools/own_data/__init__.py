@@ -1,0 +1,1 @@
+"""Parts of tools/new_config.py: what lies in a folder, and the config that trains on it."""
