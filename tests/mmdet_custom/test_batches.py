@@ -65,8 +65,8 @@ def detect(model: nn.Module, pictures: list[Tensor]) -> list[DetDataSample]:
 
 @pytest.mark.parametrize('config', [
     'mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
-    'dino-4scale_flash-internimage-pico_1xb4-2k_mini-coco-160x128.py',
-    'cb-dino-4scale_internimage-pico_1xb4-2k_mini-coco-160x128.py'])
+    'dino-4scale_flash-internimage-pico_1xb4-3k_mini-coco-160x128.py',
+    'cb-dino-4scale_internimage-pico_1xb4-3k_mini-coco-160x128.py'])
 def test_four_at_once_are_as_one_by_one(config: str) -> None:
     model, pictures = detector(config), images()
     together = detect(model, pictures)

@@ -57,10 +57,10 @@ SYSTEMS = {
         'configs/mini/cascade-mask-rcnn_flash-internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75}),
     'dino': System(
-        'configs/mini/dino-4scale_flash-internimage-pico_1xb4-2k_mini-coco-160x128.py',
+        'configs/mini/dino-4scale_flash-internimage-pico_1xb4-3k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.55}),
     'cb-dino': System(
-        'configs/mini/cb-dino-4scale_internimage-pico_1xb4-2k_mini-coco-160x128.py',
+        'configs/mini/cb-dino-4scale_internimage-pico_1xb4-3k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.55}, ("model.backbone.frozen_patterns=['.']",)),
     'upernet': System(
         'configs/mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py',

@@ -25,7 +25,7 @@ from mmdcn.layers import replace_deformable_attention
 from mmdet_custom.models import CompositeDINO
 from tests.helpers import ROOT
 
-MINI = 'configs/mini/cb-dino-4scale_internimage-pico_1xb4-2k_mini-coco-160x128.py'
+MINI = 'configs/mini/cb-dino-4scale_internimage-pico_1xb4-3k_mini-coco-160x128.py'
 FULL = 'configs/coco/cb-dino-4scale_internimage-h_16xb1-20k_coco.py'
 WIDTH = 32
 ATTENTION = dict(embed_dims=WIDTH, num_heads=4)

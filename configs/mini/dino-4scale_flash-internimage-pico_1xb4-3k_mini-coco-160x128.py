@@ -1,10 +1,10 @@
-"""DINO, FlashInternImage-pico, 100 queries, on the mini COCO set.
+"""DINO, FlashInternImage-pico, 60 queries, 3,000 iterations on the mini COCO set.
 
 Gate (``make learn``): bbox mAP50 >= 0.55.
 """
 _base_ = [
     '../_base_/models/dino-4scale_flash-internimage.py', '../_base_/datasets/mini_coco.py',
-    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_det.py'
+    '../_base_/schedules/mini_3k.py', '../_base_/runtime/mini_det.py'
 ]
 width = 128
 attention = dict(embed_dims=width, num_heads=4, num_levels=4)
