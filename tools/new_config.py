@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write a config that trains a model on a data set of one's own.
 
-    python tools/new_config.py --base configs/coco/CONFIG.py --data my_data --out my_config.py
+    python tools/new_config.py --base CONFIG --data my_data --out my_config.py
     python tools/train.py my_config.py
 
 Looks for annotations in COCO's format (detection), folders of pictures and label maps
