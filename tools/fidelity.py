@@ -107,8 +107,8 @@ def compare(row: dict[str, Any], found: Complexity) -> dict[str, Any]:
     where neither parameters nor multiply-adds are published.
     """
     result = {name: row.get(name) for name in (
-        'task', 'family', 'model', 'method', 'pretraining', 'schedule', 'recipe', 'resolution',
-        'config', 'explanation')}
+        'task', 'family', 'model', 'method', 'dataset', 'pretraining', 'schedule', 'recipe',
+        'resolution', 'config', 'explanation')}
     result['resolution'] = row.get('resolution') or size(list(input_size(row)))
     missed, compared = [], False
     limits = DETECTION_LIMITS if row.get('task') == 'detection' else LIMITS
@@ -154,7 +154,9 @@ def _summary(results: list[dict[str, Any]]) -> str:
 def _columns() -> dict[str, Any]:
     columns: dict[str, Any] = {
         'model': lambda r: r['model'], 'px': lambda r: r['resolution'],
-        'method': lambda r: r['method'], 'pre-training': lambda r: r['pretraining'],
+        'method': lambda r: r['method'],
+        'data': lambda r: r['dataset'] if r['task'] == 'detection' else '',
+        'pre-training': lambda r: r['pretraining'],
         'schedule': lambda r: ', '.join(r[k] for k in ('schedule', 'recipe') if r[k])}
     for name, unit in (('params', 'M'), ('macs', 'G')):
         scale, head = EXACT_UNITS[name], HEADS[name]
