@@ -151,7 +151,9 @@ def test_frozen_stages_freeze_from_the_input(build: Build) -> None:
     assert frozen and max(depths[name] for name in frozen) >= 1
     trained = depths.keys() - frozen
     # A level that ends in its downsampling shares that layer with the next level's first block.
-    assert max(depths[name] for name in frozen) <= min(depths[name] for name in trained)
+    # Convolutions across a plain ViT's windows freeze with their block, but train like the heads.
+    assert max(depths[name] for name in frozen if '.residual.' not in name) <= min(
+        depths[name] for name in trained)
     for name, module in model.named_modules():
         own = {f'{name}.{key}'.lstrip('.') for key, _ in module.named_parameters(recurse=False)}
         if own and module is not model:  # position embeddings belong to the model itself
