@@ -8,7 +8,6 @@ import csv
 import json
 import logging
 import math
-import pickle
 import xml.etree.ElementTree as ET  # noqa: N817  (the name that its manual gives it)
 from collections import Counter
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from mmdet.datasets import CrowdHumanDataset, OpenImagesDataset, XMLDataset
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
+from mmdcn.checkpoints.plain_pickles import read_pickle
 from mmdcn.data.checks import register_check, shorten
 from mmdcn.data.files import image_problem
 from mmdcn.errors import UserError
@@ -287,9 +287,10 @@ def _meta_fault(path: str, identities: list[str]) -> Fault | None:
     """What is wrong with the file of picture sizes; docs/data.md says how to make it."""
     remedy = "make it anew with mmdet's tools/misc/get_image_metas.py"
     try:
-        metas = pickle.loads(Path(path).read_bytes())
+        with open(path, 'rb') as stream:
+            metas = read_pickle(stream)
         names = [Path(meta['filename']).stem for meta in metas]
-    except (EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # of any kind, where the file is damaged
         return path, f'it cannot be read ({error})', 'the sizes of all pictures', remedy
     if len(names) != len(identities):
         return (path, f'got {len(names)} pictures', f'{len(identities)}, as many as ann_file has',

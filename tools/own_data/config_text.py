@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from yapf.yapflib.yapf_api import FormatCode
 
 from mmdcn.apis.config import innermost_dataset
 from mmdcn.errors import UserError
 from tools.own_data.survey import Survey
 
-WIDTH = 100
+STYLE = dict(based_on_style='pep8', column_limit=100, split_before_named_assigns=False,
+             split_before_expression_after_opening_paren=True)
 PASSES = 30  # over the data, where no number of iterations is given
 LEAST, MOST = 1000, 90000
 _PARTS = ('train', 'val')
@@ -90,10 +92,8 @@ def write(base_path: str, base: Config, survey: Survey, out: Path, numbers: dict
             f'{len(survey.splits["val"].files)} to validate.\n\n'
             f'Written by tools/new_config.py; change what you like.\n"""\n')
     where = base_path if '::' in base_path else os.path.relpath(base_path, out.resolve().parent)
-    lines = [f'_base_ = {where!r}', *(f'{name} = {code(value, len(name) + 3)}'
-                                      for name, value in entries.items()),
-             'test_dataloader = val_dataloader', 'test_evaluator = val_evaluator']
-    return head + '\n'.join(lines) + '\n'
+    entries |= {'test_dataloader': Name('val_dataloader'), 'test_evaluator': Name('val_evaluator')}
+    return head + ''.join(code(*entry) for entry in {'_base_': where, **entries}.items())
 
 
 def _data(base: Config, survey: Survey, batch: int) -> dict[str, Any]:
@@ -184,43 +184,14 @@ class Name(str):
     """An expression, written as it is."""
 
 
-def code(value: Any, column: int = 0, indent: int = 4) -> str:
-    """Python that gives a value, in lines of at most 100 characters where they can be broken.
+def code(name: str, value: Any) -> str:
+    """A Python assignment, laid out in lines of at most 100 characters where it can be broken.
 
     Args:
+        name: What is assigned to.
         value: Numbers, texts, lists, tuples, dictionaries and :class:`Name`.
-        column: Where the text begins.
-        indent: Of lines that follow.
     """
-    line = _line(value)
-    if column + len(line) < WIDTH or not isinstance(value, dict | list | tuple) or not value:
-        return line
-    pad = ' ' * indent
-    if isinstance(value, dict) and all(str(key).isidentifier() for key in value):
-        parts = [f'{key}={code(item, indent + len(key) + 1, indent + 4)}'
-                 for key, item in value.items()]
-        return 'dict(\n' + _fill(parts, pad) + ')'
-    if isinstance(value, dict):
-        parts = [f'{key!r}: {code(item, indent + len(repr(key)) + 2, indent + 4)}'
-                 for key, item in value.items()]
-        return '{\n' + _fill(parts, pad) + '}'
-    left, right = '()' if isinstance(value, tuple) else '[]'
-    return f'{left}\n' + _fill([code(item, indent, indent + 4) for item in value], pad) + right
-
-
-def _fill(parts: list[str], pad: str) -> str:
-    """Parts in as few lines as they need."""
-    lines = ['']
-    for number, part in enumerate(parts):
-        part += ',' if number < len(parts) - 1 else ''
-        begun = lines[-1]
-        if begun and '\n' not in begun + part and len(pad) + len(begun) + len(part) + 1 < WIDTH:
-            lines[-1] = f'{begun} {part}'
-        elif begun:
-            lines.append(part)
-        else:
-            lines[-1] = part
-    return '\n'.join(pad + line for line in lines)
+    return FormatCode(f'{name} = {_line(value)}\n', style_config=STYLE)[0]
 
 
 def _line(value: Any) -> str:

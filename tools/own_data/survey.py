@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmdcn.apis.inference import SUFFIXES
 from mmdcn.errors import UserError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 WORDS = {'train': ('train', 'training', 'trainval'),
          'val': ('val', 'valid', 'validation', 'eval'), 'test': ('test', 'testing')}
 VAL_EVERY = 10  # of a set that is not split, every tenth picture in the order of names
