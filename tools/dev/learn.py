@@ -132,16 +132,18 @@ def obtain(name: str, config: str, options: tuple[str, ...],
     Returns:
         The record, and whether it was trained now.
     """
-    records = learn_results.read_records(args.results)
+    old = learn_results.read_records(args.results).get(name)
     digests = learn_results.digests(config, options)
-    if known(name, records.get(name), digests, args.again):
-        return records[name], False
+    if known(name, old, digests, args.again):
+        return old, False
     commit = learn_results.current_commit(config)
     outcome = train_and_test(name, config, args.work_dir / name.replace(' ', '-'), options)
     record = Record(outcome, digests, commit, learn_results.machine(), learn_results.today())
     if meanwhile := learn_results.changed(record, learn_results.digests(config, options)):
         print(f'{name}: {", ".join(meanwhile)} changed while it trained; the result is not kept')
         return replace(record, commit=f'{commit}, then changed'), True
+    # Read again: another call may have added its rows meanwhile.
+    records = learn_results.read_records(args.results)
     learn_results.write_records(args.results, {**records, name: record})
     return record, True
 

@@ -12,6 +12,15 @@ _LEAST_PART = 2 * SUPERSAMPLING ** 2
 """Visible parts and holes of fewer samples (two pixels) are dropped, or filled."""
 
 
+def _opened(mask: np.ndarray) -> np.ndarray:
+    """What a pixel covers that moves, in steps of a sample, within the mask."""
+    eroded = cv2.erode(mask.astype(np.uint8), _PIXEL, anchor=(0, 0))
+    # The opposite corner: a kernel of even side has no middle, and cv2.MORPH_OPEN, which takes
+    # one anchor for both steps, shifts the mask by a sample.
+    last = SUPERSAMPLING - 1
+    return cv2.dilate(eroded, _PIXEL, anchor=(last, last)) > 0
+
+
 def _split_at(mask: np.ndarray, column: int) -> list[np.ndarray]:
     """Both sides of a column; both keep the column, so that no gap opens between them."""
     left, right = mask.copy(), mask.copy()
@@ -52,7 +61,7 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
     because COCO polygons have none.
     """
     # Slivers thinner than a pixel that an occluder leaves would widen the box for nothing.
-    mask = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, _PIXEL) > 0
+    mask = _opened(mask)
     rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if len(rows) == 0:
         return []

@@ -149,8 +149,6 @@ def test_sizes_run_from_small_to_large(name: str, low: float) -> None:
     assert (sizes[0], sizes[-1]) == (low, pytest.approx(90))
 
 
-@pytest.mark.xfail(strict=True, reason='known fault: opening with a kernel of even side shifts the '
-                   'mask by a sample; the fix changes the data, and the figures trained on them')
 def test_objects_are_annotated_by_what_is_seen_of_them() -> None:
     top = np.zeros((20 * S, 30 * S), np.uint8)
     top[4 * S:12 * S, 5 * S:17 * S] = 1

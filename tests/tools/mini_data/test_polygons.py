@@ -64,8 +64,6 @@ def test_area_does_not_depend_on_direction_start_or_place() -> None:
 
 
 # In samples; the ends of the polygon are the middles of the outermost samples.
-@pytest.mark.xfail(strict=True, reason='known fault: opening with a kernel of even side shifts the '
-                   'mask by a sample; the fix changes the data, and the figures trained on them')
 @pytest.mark.parametrize(('rows', 'cols'), [
     (slice(12, 40), slice(20, 60)), (slice(0, 16), slice(0, 9)), (slice(30, 64), slice(71, 80)),
     (slice(21, 30), slice(33, 75))],
@@ -78,8 +76,6 @@ def test_a_rectangle_stays_where_it_is(rows: slice, cols: slice) -> None:
         np.prod(expected[2:] - expected[:2]), abs=0.02 * sum(expected))
 
 
-@pytest.mark.xfail(strict=True, reason='known fault: opening with a kernel of even side shifts the '
-                   'mask by a sample; the fix changes the data, and the figures trained on them')
 @pytest.mark.parametrize('name', COCO_CLASSES)
 def test_polygons_lean_to_no_side(name: str) -> None:
     """Those of the mirrored mask are mirrored."""
@@ -114,8 +110,6 @@ def test_parts_that_touch_at_a_corner_alone() -> None:
     assert polygon_area(to_polygons(mask)) == pytest.approx(2 * 25, rel=0.12)
 
 
-@pytest.mark.xfail(strict=True, reason='known fault: opening with a kernel of even side shifts the '
-                   'mask by a sample; the fix changes the data, and the figures trained on them')
 @pytest.mark.parametrize('holes', [
     [(16, 28, 16, 28)], [(12, 24, 12, 24), (36, 48, 12, 24)], [(12, 24, 12, 24), (12, 24, 40, 52)],
     [(10, 20, 10, 20), (10, 20, 44, 54), (44, 54, 10, 20), (44, 54, 44, 54)]],
