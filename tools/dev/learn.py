@@ -50,7 +50,7 @@ SYSTEMS = {
         'configs/mini/mask-rcnn_internimage-pico_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75}),
     'mask-rcnn-convnext': System(
-        'configs/mini/mask-rcnn_convnext-pico_fpn_1xb4-2k_mini-coco-160x128.py',
+        'configs/mini/mask-rcnn_convnext-atto_fpn_1xb4-2k_mini-coco-160x128.py',
         {'coco/bbox_mAP_50': 0.75}),
     'mask-rcnn-vit': System(
         'configs/mini/mask-rcnn_vit-pico_fpn_1xb4-2k_mini-coco-160x128.py',
