@@ -1,4 +1,4 @@
-"""What a published mmdet 2.x recipe says, in the terms of a config of ours, to compare the two."""
+"""What a published mmdet 2.x or mmseg 0.x recipe says, in the terms of a config of ours."""
 from __future__ import annotations
 
 import json
@@ -19,6 +19,9 @@ ABSENT = '(absent)'
 # The same in both generations of mmdet under another name, or the default of today's class.
 RENAMED = {'dn_group.num_dn_queries': 'dn_cfg.group_cfg.num_dn_queries',
            'num_classes': 'bbox_head.num_classes'}
+# Of Mask2Former, by the rule of InternImage's segmentation.
+MASK_HEAD_AT_ZERO = tuple(f'decode_head.{part}' for part in (
+    'mask_embed', 'cls_embed', 'query_embed', 'query_feat'))
 
 
 @cache
@@ -46,7 +49,7 @@ def load(path: Path) -> Config:
 def build(path: Path) -> nn.Module:
     """The model of a config, on the meta device."""
     cfg = load(path).copy()
-    with DefaultScope.overwrite_default_scope('mmdet'):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return build_on_meta(lambda: MODELS.build(cfg.model))
 
 
@@ -66,7 +69,7 @@ def parameter_groups(cfg: Config, model: nn.Module) -> dict[str, tuple[float, fl
 def internimage_layer(name: str, depths: list[int]) -> int:
     """The layer of a parameter by the published rule for (Flash)InternImage."""
     last = sum(depths) + 1
-    if 'level_embed' in name or name.startswith('backbone.patch_embed'):
+    if 'level_embed' in name or name.startswith(('backbone.patch_embed', *MASK_HEAD_AT_ZERO)):
         return 0
     if not name.startswith('backbone.levels.'):
         return last
@@ -77,12 +80,14 @@ def internimage_layer(name: str, depths: list[int]) -> int:
     return 1 + sum(depths[:min(int(level), 2) + 1])
 
 
-def convnext_layer(name: str, layers: int) -> int:
-    """The layer of a parameter by ConvNeXt's layer-wise rule with 6 or 12 layers."""
+def convnext_layer(name: str, layers: int, decay_type: str) -> int:
+    """The layer of a parameter by ConvNeXt's rule of this type with 6 or 12 layers."""
     _, part, *rest = [*name.split('.'), '', '']
     if not name.startswith('backbone.') or part not in ('downsample_layers', 'stages'):
         return layers + 1
     number = int(rest[0])
+    if decay_type == 'stage_wise':
+        return 0 if part == 'downsample_layers' else number + 1
     if part == 'downsample_layers':
         return (0, 2, 3, layers)[number]
     return (1, 2, 3 + int(rest[1]) // 3 if number == 2 else 0, layers)[number]
@@ -100,7 +105,7 @@ def expected_groups(recipe: dict[str, Any], model: nn.Module) -> dict[str, tuple
     for name, param in model.named_parameters():
         layers = options['num_layers']
         convnext = 'decay_rate' in options
-        layer = (convnext_layer(name, layers) if convnext else
+        layer = (convnext_layer(name, layers, options['decay_type']) if convnext else
                  internimage_layer(name, options['depths']))
         rate = options['decay_rate' if convnext else 'layer_decay_rate']
         scale = rate**(layers + 1 - layer)
