@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import ops_dcn
 
+_BY_SIZES = (torch.split, Tensor.split, torch.reshape, Tensor.reshape, Tensor.view)
 _FACTORIES = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 
 
@@ -37,6 +38,15 @@ class Complexity:
     params: int
     macs: int
     by_module: dict[str, int]
+
+    def outside_modules(self, name: str) -> int:
+        """Multiply-adds of a module that none of the modules within it does, by its name."""
+        prefix = f'{name}.' if name else ''
+        inside = {other: macs for other, macs in self.by_module.items()
+                  if other != name and other.startswith(prefix)}
+        outermost = (macs for other, macs in inside.items() if not any(
+            other.startswith(f'{above}.') for above in inside))
+        return self.by_module.get(name, 0) - sum(outermost)
 
 
 def count(model: nn.Module, input_shape: Sequence[int],
@@ -62,7 +72,7 @@ def count(model: nn.Module, input_shape: Sequence[int],
     image = torch.zeros(*input_shape, device=tensor.device, dtype=tensor.dtype)
     root = _Root(model, forward or model)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with _evaluating(root), counter:
+    with _evaluating(root), _NumbersOnHost(), counter:
         root(image)
     macs = counter.get_total_flops() // 2
     by_module = {'': macs}
@@ -94,6 +104,29 @@ class _MetaWeights(TorchFunctionMode):
         if func in _FACTORIES and kwargs.get('device') is None:
             kwargs['device'] = 'meta'
         return func(*args, **kwargs)
+
+
+class _NumbersOnHost(TorchFunctionMode):
+    """Keeps integers on the CPU in a pass on the meta device, where they could not be read.
+
+    Heads put the sizes of maps into tensors, move these to the device and later split or reshape
+    by them. Where such a tensor meets one of the meta device, an empty one takes its place.
+    """
+
+    def __torch_function__(self, func: Callable, types: Any, args: tuple = (),
+                           kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is Tensor.to and not args[0].is_meta and not args[0].is_floating_point():
+            return args[0]
+        if func not in _BY_SIZES and any(
+                isinstance(arg, Tensor) and arg.is_meta for arg in (*args, *kwargs.values())):
+            args = tuple(map(_to_meta, args))
+            kwargs = {name: _to_meta(arg) for name, arg in kwargs.items()}
+        return func(*args, **kwargs)
+
+
+def _to_meta(arg: Any) -> Any:
+    return torch.empty_like(arg, device='meta') if isinstance(arg, Tensor) else arg
 
 
 class _Root(nn.Module):
