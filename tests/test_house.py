@@ -314,7 +314,7 @@ def test_config_name_says_what_the_config_holds(path: Path) -> None:
     data = cfg.train_dataloader.dataset
     while 'data_root' not in data:  # within a wrapper
         data = data.dataset if 'dataset' in data else data.datasets[0]
-    place = f'{data.data_root}{cfg.val_dataloader.dataset.get("ann_file", "")}'.lower()
+    place = f'{data.data_root}{cfg.val_dataloader.dataset.get("ann_file", "")}{data.type}'.lower()
     dataset = match['dataset'].split('-')
     assert all(word.rstrip('0123456789k') in place for word in dataset), (dataset, place)
     schedule = match['schedule']

@@ -134,3 +134,37 @@ def test_an_operator_of_ours_without_a_cost_is_an_error_not_free() -> None:
             count(_Call(torch.ops.ops_dcn.unlisted), (1,))
     finally:
         library._destroy()
+
+
+class _Head(nn.Module):
+    """Puts the size of its map into a tensor of the map's device and reads it there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = torch._shape_as_tensor(x)[2:].to(x.device)
+        scale = x.new_ones(2) / size
+        rows, columns = (int(number) for number in size)
+        parts = torch.split(x.flatten(2), [size[0] * size[1]], dim=2)
+        pixels = parts[0].reshape(len(x), -1, size[0], size[1]).flatten(2) * scale.sum()
+        return torch.einsum('ncp,nqc->nqp', pixels, self.embed(x.new_zeros(len(x), 5, 8))).view(
+            len(x), 5, rows, columns)
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_heads_may_read_sizes_from_tensors(device: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), _Head()).to(device)
+    got = count(model, (2, 3, 4, 6))
+    embed, product = 2 * 5 * 64, 2 * 5 * 8 * 24
+    assert got.by_module['1'] == embed + product
+    assert got.outside_modules('1') == product
+    assert got.outside_modules('1.embed') == embed
+    assert got.outside_modules('') == got.outside_modules('absent') == 0
+
+
+def test_products_of_the_whole_model_are_outside_its_modules() -> None:
+    model = nn.Sequential(nn.Linear(4, 6))
+    got = count(model, (3, 4), lambda x: model(x) @ torch.ones(6, 2))
+    assert (got.macs, got.outside_modules('')) == (3 * 4 * 6 + 3 * 6 * 2, 3 * 6 * 2)
