@@ -117,7 +117,8 @@ class _NumbersOnHost(TorchFunctionMode):
                            kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         if func is Tensor.to and not args[0].is_meta and not args[0].is_floating_point():
-            return args[0]
+            moved = func(*args, **kwargs)
+            return args[0].to(moved.dtype) if moved.is_meta else moved
         if func not in _BY_SIZES and any(
                 isinstance(arg, Tensor) and arg.is_meta for arg in (*args, *kwargs.values())):
             args = tuple(map(_to_meta, args))

@@ -168,3 +168,13 @@ def test_products_of_the_whole_model_are_outside_its_modules() -> None:
     model = nn.Sequential(nn.Linear(4, 6))
     got = count(model, (3, 4), lambda x: model(x) @ torch.ones(6, 2))
     assert (got.macs, got.outside_modules('')) == (3 * 4 * 6 + 3 * 6 * 2, 3 * 6 * 2)
+
+
+@pytest.mark.parametrize('device', ['cpu', 'meta'])
+def test_integers_still_become_other_types(device: str) -> None:
+    def call(x: Tensor) -> Tensor:
+        mask = torch.tensor([1, 0, 2]).to(x.device, torch.float64)
+        assert mask.dtype == torch.float64
+        return x.to(torch.float64) * mask
+
+    assert count(nn.Linear(3, 3).to(device), (2, 3), call).macs == 0
