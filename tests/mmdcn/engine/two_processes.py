@@ -34,6 +34,8 @@ def main(folder: Path) -> None:
     distributed.init_process_group('gloo')
     for action in ('stop', 'skip'):
         (folder / f'{action}{distributed.get_rank()}.txt').write_text(run(folder, action))
+    distributed.barrier()  # as cli.run_tool: who leaves while the other still works may abort it
+    distributed.destroy_process_group()
 
 
 if __name__ == '__main__':
