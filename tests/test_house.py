@@ -159,7 +159,7 @@ CROSS_CUTTING = {
     'tests/mmdet_custom/test_batches.py', 'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
     'tests/configs/test_configs.py', 'tests/configs/test_detection_recipes.py',
     'tests/configs/test_detection_sets_recipes.py',
-    'tests/configs/test_segmentation_recipes.py', 'tests/configs/test_internimage_recipes.py',
+    'tests/configs/test_segmentation_recipes.py', 'tests/configs/test_classification_recipes.py',
     'tests/configs/test_vit_recipes.py',
     'tests/ops_dcn/test_cuda.py', 'tests/ops_dcn/test_cuda_emulation.py',
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
@@ -315,7 +315,8 @@ def test_config_name_says_what_the_config_holds(path: Path) -> None:
     data = cfg.train_dataloader.dataset
     while 'data_root' not in data:  # within a wrapper
         data = data.dataset if 'dataset' in data else data.datasets[0]
-    place = f'{data.data_root}{cfg.val_dataloader.dataset.get("ann_file", "")}{data.type}'.lower()
+    tested = cfg.val_dataloader.dataset if cfg.val_dataloader else data
+    place = f'{data.data_root}{tested.get("ann_file", "")}{data.type}'.lower()
     dataset = match['dataset'].split('-')
     assert all(word.rstrip('0123456789k') in place for word in dataset), (dataset, place)
     schedule = match['schedule']

@@ -73,8 +73,12 @@ def _columns(sources: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], An
         if not path:
             return ''
         source = sources[row['source']]
-        place = path.partition('/')[2]
-        return f'[{Path(path).stem}]({source["link"]}/blob/{source["commit"]}/{place})'
+        # A recipe given as a command line: the page, its section, the model and the size.
+        place, _, section = path.partition('/')[2].partition('#')
+        section, *command = section.split('|')
+        anchor = f'#{section.lower().replace(" ", "-")}' if section else ''
+        text = ', '.join([place, *command]) if section else Path(place).stem
+        return f'[{text}]({source["link"]}/blob/{source["commit"]}/{place}{anchor})'
 
     def macs(row: dict[str, Any]) -> str:
         if row.get('macs') and row.get('macs_input'):

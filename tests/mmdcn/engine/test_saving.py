@@ -91,6 +91,52 @@ def test_a_moved_folder_goes_on(make, tmp_path):
     assert moved.iter == 8 and not (tmp_path / 'work').exists()
 
 
+def first_weight(model):
+    return model.first.weight[0, 0].item()
+
+
+class FirstWeight(BaseMetric):
+    """Notes a weight of the model that is evaluated."""
+
+    model = None
+
+    def process(self, data_batch, data_samples):
+        self.results.append(first_weight(FirstWeight.model))
+
+    def compute_metrics(self, results):
+        return {'first': results[0]}
+
+
+def test_the_average_of_the_weights_is_evaluated_and_kept(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS.module_dict, 'FirstWeight', FirstWeight)
+    runner = make(
+        randomness=dict(seed=0),
+        train_cfg=dict(SIX, val_interval=6), default_hooks=hooks(), val_cfg=dict(),
+        val_dataloader=dict(make.loader(), sampler=dict(type='DefaultSampler', shuffle=False)),
+        val_evaluator=dict(type='FirstWeight'),
+        custom_hooks=[dict(type='EMAHook', momentum=0.25)])
+    FirstWeight.model = runner.model
+    average, trained = [first_weight(runner.model)], []
+    step = runner.model.train_step
+
+    def train_step(data, optim_wrapper):
+        losses = step(data, optim_wrapper)
+        trained.append(first_weight(runner.model))
+        # The first step replaces the average, which knows nothing yet.
+        average.append(0.75 * average[-1] + 0.25 * trained[-1] if len(trained) > 1
+                       else trained[0])
+        return losses
+
+    runner.model.train_step = train_step
+    runner.train()
+    kept = torch.load(tmp_path / 'work/iter_6.pth', weights_only=True)
+    assert abs(average[-1] - trained[-1]) > 1e-3
+    assert runner.last_metrics['first'] == pytest.approx(average[-1], rel=1e-5)
+    assert kept['state_dict']['first.weight'][0, 0].item() == pytest.approx(average[-1], rel=1e-5)
+    assert kept['ema_state_dict']['module.first.weight'][0, 0].item() == pytest.approx(
+        trained[-1], rel=1e-5)
+
+
 @pytest.mark.parametrize('full', ['iter_4.pth', 'last_checkpoint'])
 def test_a_full_disk_ends_the_run_and_loses_nothing(make, tmp_path, monkeypatch, full):
     fsync = os.fsync
@@ -148,8 +194,10 @@ def test_the_best_is_replaced_only_when_the_new_one_is_whole(make, tmp_path, mon
     assert ('best_acc_iter_4.pth', ['best_acc_iter_2.pth']) in seen
 
 
-def test_unknown_metric_is_named_and_the_checkpoint_is_kept(make, tmp_path):
-    runner = make(**evaluated(make, [0.1], save_best='mAP'))
+def test_unknown_metric_is_named_and_the_checkpoint_is_kept(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(METRICS.module_dict, 'FirstWeight', FirstWeight)
+    runner = make(
+        randomness=dict(seed=0),**evaluated(make, [0.1], save_best='mAP'))
     with pytest.raises(UserError, match="got 'mAP', expected a metric of the evaluator: acc"):
         runner.train()
     assert (tmp_path / 'work' / 'iter_2.pth').is_file()

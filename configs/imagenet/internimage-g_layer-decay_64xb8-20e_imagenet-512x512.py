@@ -1,0 +1,6 @@
+"""Classifier, InternImage-G, fine-tuned for 20 epochs with layer-wise decay of the rate.
+
+A published recipe; the published accuracy was reached without the decay.
+"""
+_base_ = './internimage-g_64xb8-20e_imagenet-512x512.py'
+optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.9, offset_lr_scale=0.1))
