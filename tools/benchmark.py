@@ -102,7 +102,9 @@ def read_config(name: str, options: list[str]) -> Config:
         except UserError as error:
             raise UserError('config', f'got {name}', "an installed package's config, such as "
                             'mmpretrain::resnet/resnet50_8xb32_in1k.py, or a file') from error
-        return load_config(str(path), options)
+        cfg = load_config(str(path), options)
+    object.__setattr__(cfg, '_filename', name)  # what messages call it
+    return cfg
 
 
 def drop_weights(node: Any) -> None:
@@ -366,11 +368,9 @@ def benchmark(args: argparse.Namespace) -> int:
     check(args)
     names = [name for name in (args.config, args.other) if name]
     configs = [read_config(name, args.cfg_options) for name in names]
-    for name, cfg in zip(names, configs, strict=True):
-        cfg._filename = name
-        keys = ('train_dataloader', 'optim_wrapper') if args.mode == 'train' else (
-            'test_dataloader', )
-        require(cfg, *keys)
+    needed = {'train': ('train_dataloader', 'optim_wrapper'), 'inference': ('test_dataloader', )}
+    for cfg in configs:
+        require(cfg, *needed[args.mode])
     check_outputs({'json': args.json}, [file for cfg in configs for file in named_files(cfg)])
     torch.manual_seed(0)
     subjects = [build_subject(*parts, args) for parts in zip('AB', names, configs, strict=False)]
