@@ -18,8 +18,8 @@ those of neighbours: on a shared machine believe these, not images per second. -
 backbone and neck, whose shapes stay the same; --compile-step compiles the whole step, as compile =
 True in a config does. Both models of a comparison lie in memory, but peak memory is each one's own.
 
---dtype float16 or bfloat16 is mixed precision as --amp of tools/train.py and tools/test.py makes
-it: torch.autocast on a GPU (float16 with loss scaling), backbone and neck in bfloat16 on a CPU.
+--dtype float16 or bfloat16 is mixed precision as training and testing with amp make it:
+torch.autocast on a GPU (float16 with loss scaling), backbone and neck in bfloat16 on a CPU.
 """
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ class Subject:
         config: The config as the command line names it.
         model: Its model.
         size: Height and width of its images.
+        input_size: Those of what the network gets, where the data preprocessor pads.
         steps: Its steps by form, ``eager`` and perhaps ``compiled``.
         holders: What owns tensors between the steps.
     """
@@ -82,6 +83,7 @@ class Subject:
     config: str
     model: nn.Module
     size: tuple[int, int]
+    input_size: tuple[int, int]
     steps: dict[str, speed.Step] = field(default_factory=dict)
     holders: list[Any] = field(default_factory=list)
 
@@ -96,7 +98,7 @@ def read_config(name: str, options: list[str]) -> Config:
         return load_config(name, options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'inherited.py'
-        path.write_text(f'_base_ = {name!r}\n')
+        write_text(path, f'_base_ = {name!r}\n')
         try:
             load_config(str(path))
         except UserError as error:
@@ -224,7 +226,8 @@ def build_subject(name: str, config: str, cfg: Config, args: argparse.Namespace)
             for layer in model.modules():
                 if isinstance(layer, DCNv4):
                     layer.merge_projections()
-        subject = Subject(name, config, model, size, holders=[model])
+        inputs = model.data_preprocessor(copy.deepcopy(batch), train)['inputs']
+        subject = Subject(name, config, model, size, tuple(inputs.shape[-2:]), holders=[model])
         run = make_step(subject, cfg, args)
     if cfg.get('env_cfg', {}).get('cudnn_benchmark'):
         torch.backends.cudnn.benchmark = True
@@ -275,7 +278,8 @@ def measure(subjects: list[Subject], args: argparse.Namespace) -> dict[str, Any]
             record = dict(
                 name=name, config=subject.config, form=form, model=type(subject.model).__name__,
                 parameters=sum(p.numel() for p in subject.model.parameters()),
-                size=list(subject.size), seconds_per_step=asdict(seconds),
+                size=list(subject.size), input_size=list(subject.input_size),
+                seconds_per_step=asdict(seconds),
                 images_per_s=dict(median=args.batch / seconds.median,
                                   low=args.batch / seconds.high, high=args.batch / seconds.low),
                 memory=asdict(speed.peak_memory(step, args.device, held)),
@@ -321,10 +325,11 @@ def print_found(found: dict[str, Any], args: argparse.Namespace) -> None:
     """Print all records and ratios."""
     for record in found['records']:
         if record['form'] == 'eager':
-            height, width = record['size']
+            sizes = ['x'.join(map(str, record[key])) for key in ('size', 'input_size')]
+            padded = f', padded to {sizes[1]}' if sizes[0] != sizes[1] else ''
             print(f'{record["name"][0]}: {record["config"]}\n  {record["model"]}, '
-                  f'{record["parameters"] / 1e6:.2f} M parameters, {args.batch} images of '
-                  f'{height}x{width} (height x width)')
+                  f'{record["parameters"] / 1e6:.2f} M parameters, batches of {args.batch}, images '
+                  f'of {sizes[0]} (height x width){padded}')
         print_record(record)
     for ratio in found['ratios']:
         fast = ratio['times_as_fast']
@@ -411,7 +416,7 @@ def build_parser() -> argparse.ArgumentParser:
     add('--repetitions', type=int, default=20, metavar='N', help='timed steps (default: 20)')
     add('--warmup', type=int, default=3, metavar='N', help='steps before (default: 3)')
     add('--profile-steps', type=int, default=3, metavar='N',
-        help='steps under the profiler (default: 3)')
+        help='steps under the profiler, of which the fastest counts (default: 3)')
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
         help='change keys of the config, of both if there are two')
     add('--json', metavar='FILE', help='write all numbers to this file, too')

@@ -23,9 +23,10 @@ DETECTOR = next(str(path) for path in MINI if path.stem.startswith('mask-rcnn_fl
 QUICK = ['--device', 'cpu', '--size', '64', '64', '--repetitions', '1', '--warmup', '1',
          '--profile-steps', '1']
 FEW_BOXES = ['--cfg-options', 'model.test_cfg.rcnn.max_per_img=2',
-             'model.test_cfg.rpn.max_per_img=20', 'model.train_cfg.rpn_proposal.max_per_img=20']
+             'model.test_cfg.rpn.max_per_img=5', 'model.train_cfg.rpn_proposal.max_per_img=5']
 
-FEW_QUERIES = ['--cfg-options', 'model.num_queries=10', 'model.dn_cfg.group_cfg.num_dn_queries=4']
+FEW_QUERIES = ['--cfg-options', 'model.num_queries=10', 'model.dn_cfg.group_cfg.num_dn_queries=4',
+               'model.encoder.num_layers=1', 'model.decoder.num_layers=1']
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,8 @@ def test_there_are_mini_models_of_every_task() -> None:
 
 @pytest.mark.parametrize('mode', ['train', 'inference'])
 @pytest.mark.parametrize('path', MINI, ids=lambda path: path.stem.partition('-pico')[0])
-def test_every_mini_model_in_both_modes(path: Path, mode: str, tmp_path: Path) -> None:
+def test_every_mini_model_in_both_modes(path: Path, mode: str, tmp_path: Path,
+                                        capsys: pytest.CaptureFixture[str]) -> None:
     options = FEW_BOXES if 'rcnn' in path.stem else FEW_QUERIES if 'dino' in path.stem else []
     found = run(str(path), '--mode', mode, '--batch', '2', *options, folder=tmp_path)
     record, = found['records']
@@ -65,6 +67,10 @@ def test_every_mini_model_in_both_modes(path: Path, mode: str, tmp_path: Path) -
     ours = 'internimage' in path.stem
     assert (record['shares'][speed.DEFORMABLE] > 0) == ours
     assert len(record['slowest_modules']) == len(record['slowest_classes']) == benchmark.SLOWEST
+    padded = 'mask-rcnn_vit' in path.stem
+    assert record['size'] == [64, 64]
+    assert record['input_size'] == ([160, 160] if padded else [64, 64])
+    assert (', padded to 160x160' in capsys.readouterr().out) == padded
     assert found['ratios'] == []
     assert found['options']['mode'] == mode and found['machine']['threads'] == 1
 
@@ -79,7 +85,8 @@ def test_two_configs_are_compared_in_turn(classifier: str, tmp_path: Path,
     assert ratio['times_as_fast']['median'] > 0
     shown = capsys.readouterr().out
     assert 'B eager is' in shown and 'MobileNetV2' not in shown.splitlines()[0]
-    assert '2 images of 64x64' in shown and 'slowest modules' in shown
+    assert 'batches of 2, images of 64x64 (height x width)\n' in shown
+    assert 'slowest modules' in shown
 
 
 def test_ratios_by_hand() -> None:
