@@ -1,1 +1,1 @@
-"""The parts of tools/bench_ops.py --device cuda and tools/bench_backbone.py."""
+"""The parts of tools/bench_ops.py, tools/bench_attention.py and tools/benchmark.py."""
