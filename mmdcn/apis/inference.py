@@ -130,6 +130,8 @@ def build_model(cfg: Config, checkpoint_path: str | None,
     """
     checkpoint = {} if checkpoint_path is None else read_checkpoint(checkpoint_path)
     names = read_dataset_meta(checkpoint, str(checkpoint_path))
+    if cfg.get('data_preprocessor') is not None:  # as mmengine's runner does
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)
     replace_deformable_attention(model)
     if checkpoint_path is None:
@@ -177,7 +179,7 @@ class Predictor:
 
     def predict(self, path: str | Path) -> BaseDataElement:
         """The prediction for an image file, a data sample of the config's task."""
-        with task_scope(self.cfg):
+        with task_scope(self.cfg), torch.no_grad():
             return self.model.test_step(self._load(path))[0]
 
     def read(self, path: str | Path) -> Tensor:

@@ -10,8 +10,10 @@ import pytest
 from torch import nn
 
 from mmdcn.apis import cli
-from mmdcn.apis.inference import find_backbone, find_images
+from mmdcn.apis.config import load_config
+from mmdcn.apis.inference import Predictor, find_backbone, find_images
 from mmdcn.errors import UserError
+from tests.helpers import ROOT
 
 
 def test_model_without_backbone() -> None:
@@ -32,6 +34,21 @@ def test_image_is_shown_in_its_own_colours(deformable: Any, tmp_path: Any) -> No
             [made.config, made.checkpoint, str(tmp_path / 'red.png'), *options]))
         shown = predictor.show(predictor.read(*images))
         assert shown.shape == (64, 64, 3) and shown[5, 5].tolist() == [200, 0, 0]
+
+
+def test_images_of_a_classifier_are_normalised_as_in_training(tmp_path: Path) -> None:
+    # Its config has the data preprocessor beside the model; the runner puts it in.
+    pytest.importorskip('mmpretrain')
+    cfg = load_config(str(
+        ROOT / 'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py'))
+    cv2.imwrite(str(tmp_path / 'red.png'), np.full((64, 64, 3), (10, 20, 200), np.uint8))
+    predictor = Predictor(cfg, None, 'cpu')
+    expected = [(value - mean) / std for value, mean, std in zip(
+        (200, 20, 10), cfg.data_preprocessor.mean, cfg.data_preprocessor.std, strict=True)]
+    got = predictor.read(tmp_path / 'red.png')
+    assert got[0, :, 5, 5].tolist() == pytest.approx(expected, rel=1e-5)
+    assert predictor.show(got)[5, 5].tolist() == [200, 20, 10]
+    assert not predictor.predict(tmp_path / 'red.png').pred_score.requires_grad
 
 
 @pytest.fixture(scope='module')

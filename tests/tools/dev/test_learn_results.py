@@ -20,10 +20,10 @@ LOADED = '''
 import sys
 from pathlib import Path
 from tools import test, train
-from mmengine.registry import MODELS
-from mmdcn.apis import config, inference
+from mmengine.registry import MODELS, DefaultScope
+from mmdcn.apis import config
 cfg = config.load_config(sys.argv[1])
-with inference.task_scope(cfg):
+with DefaultScope.overwrite_default_scope(cfg.default_scope):
     MODELS.build(cfg.model)
 files = [Path(m.__file__) for m in list(sys.modules.values()) if getattr(m, '__file__', None)]
 print(*sorted(str(f.relative_to(Path.cwd())) for f in files if Path.cwd() in f.parents), sep='\\n')
