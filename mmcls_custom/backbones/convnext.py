@@ -148,8 +148,7 @@ class DeformableConvNeXt(ConvNeXt):
     times those of ConvNeXt, unless ``mask_init`` is 1/9.
 
     Args:
-        arch: As mmpretrain's ``ConvNeXt``, or ``'pico'``, the project's own small one for
-            demonstrations on a CPU.
+        arch: As mmpretrain's ``ConvNeXt``.
         group_channels: Channels that share offsets and weights; divides every stage's width.
         without_pointwise: Drop DCNv4's two projections.
         dw_kernel_size: Odd side of a depthwise convolution that feeds the offsets; None has none.
@@ -160,9 +159,6 @@ class DeformableConvNeXt(ConvNeXt):
     Raises:
         ValueError: an out index out of bounds, or widths that ``group_channels`` does not divide.
     """
-
-    arch_settings = {
-        'pico': dict(depths=[1, 1, 2, 1], channels=[16, 32, 64, 128]), **ConvNeXt.arch_settings}
 
     def __init__(self, arch: str | Mapping[str, Any] = 'tiny', *, group_channels: int = 16,
                  without_pointwise: bool = True, dw_kernel_size: int | None = None,

@@ -71,9 +71,35 @@ SYSTEMS = {
     'upernet': System(
         'configs/mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py',
         {'mIoU': 50.0}),
+    'upernet-internimage': System(
+        'configs/mini/upernet_internimage-pico_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
+    'upernet-convnext': System(
+        'configs/mini/upernet_convnext-atto_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
+    'upernet-vit': System(
+        'configs/mini/upernet_vit-pico_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0},
+        VIT_FROZEN),
     'classifier': System(
         'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 88.0}),
+    'classifier-internimage': System(
+        'configs/mini/internimage-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0}),
+    'classifier-convnext': System(
+        'configs/mini/convnext-mini_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0}),
+    'classifier-convnext-dcnv4': System(
+        'configs/mini/convnext-mini-dcnv4_1xb48-2k_mini-imagenet-64x64.py',
+        {'accuracy/top1': 85.0}),
+    'classifier-convnext-iso': System(
+        'configs/mini/convnext-iso-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        ('model.backbone.frozen_stages=1',)),
+    'classifier-roadmap': System(
+        'configs/mini/resnet-pico-roadmap14_1xb48-2k_mini-imagenet-64x64.py',
+        {'accuracy/top1': 85.0}),
+    'classifier-vit': System(
+        'configs/mini/vit-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        ('model.backbone.frozen_stages=3',)),
+    'classifier-vit-dcnv4': System(
+        'configs/mini/vit-pico-dcnv4_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        ('model.backbone.frozen_stages=3',)),
 }
 
 

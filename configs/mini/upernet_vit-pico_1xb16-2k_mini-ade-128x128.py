@@ -1,0 +1,11 @@
+"""UperNet, plain ViT-pico with patches of 8 pixels, 2,000 iterations on the mini ADE20K set.
+
+Gate (``make learn``): mIoU >= 50.
+"""
+_base_ = './upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128.py'
+model = dict(
+    backbone=dict(
+        _delete_=True, type='PlainViT', arch='pico', patch_size=8, window_size=7, image_size=128,
+        pretrain_image_size=128),
+    decode_head=dict(in_channels=[64, 64, 64, 64]),
+    auxiliary_head=dict(in_channels=64))
