@@ -65,7 +65,7 @@ def test_no_file_that_a_training_loads_is_missed():
     cfg = learn_results.load_config(str(config))
     known = {str(path.relative_to(ROOT)) for path in learn_results.source_files(
         cfg.custom_imports.imports)}
-    assert len(loaded) > 30 and loaded <= known
+    assert len(loaded) > 30 and loaded <= known | set(learn_results.NOT_REACHED)
     assert not any(path.startswith(('mmseg_custom', 'docs', 'tests')) for path in known)
     assert 'ops_dcn/csrc/operators/dcnv4.cpp' in known
 
