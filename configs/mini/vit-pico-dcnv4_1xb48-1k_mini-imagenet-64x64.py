@@ -1,10 +1,10 @@
-"""Classifier, ViT-pico with DCNv4 for attention, patches of 4 pixels, 2,000 iterations.
+"""Classifier, ViT-pico with DCNv4 for attention, patches of 4 pixels, 1,000 iterations.
 
 Gate (``make learn``): top-1 >= 85 %.
 """
 _base_ = [
     '../_base_/models/vit_dcnv4_cls.py', '../_base_/datasets/mini_imagenet.py',
-    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_cls.py'
+    '../_base_/schedules/mini_1k.py', '../_base_/runtime/mini_cls.py'
 ]
 model = dict(
     backbone=dict(arch='pico', img_size=64, patch_size=4, drop_path_rate=0.0),
