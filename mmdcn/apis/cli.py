@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import ast
 import logging
+import multiprocessing
 import os
 import re
 import sys
@@ -130,9 +131,24 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         argv: The command line; None takes that of the process.
 
     Returns:
-        What the tool returned, 2 for bad input, 130 when the user stopped it.
+        What the tool returned, 2 for bad input, 130 when the user stopped it. A process that has
+        joined a process group ends with that code instead.
     """
     _quieten()
+    joined = None
+    try:
+        code = _outcome(tool, parser, argv)
+    finally:
+        if joined := _process_group():
+            joined.destroy_process_group()
+    if joined:
+        _exit_at_once(code)
+    return code
+
+
+def _outcome(tool: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
+             argv: list[str] | None) -> int:
+    """As :func:`run_tool`, but a process group stays."""
     try:
         args = parser.parse_args(argv)
         with _log_in_flags(parser), _checkpoint_policy(args):
@@ -157,9 +173,21 @@ def run_tool(tool: Callable[[argparse.Namespace], int], parser: argparse.Argumen
     except KeyboardInterrupt:
         sys.stderr.write(f'{parser.prog}: stopped by the user\n')
         return 130
-    finally:
-        if group := _process_group():
-            group.destroy_process_group()
+
+
+def _exit_at_once(code: int) -> None:
+    """End this process without Python's own teardown.
+
+    Threads of gloo outlive the group where a model still knows it. One that drops a tensor while
+    Python is taken down waits for an interpreter that is no more, and aborts the process
+    (pytorch/pytorch pull request 179291).
+    """
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _checkpoint_policy(args: argparse.Namespace) -> AbstractContextManager[None]:

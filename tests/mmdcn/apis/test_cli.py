@@ -88,6 +88,29 @@ def test_the_frame_alone_does_without_pytorch() -> None:
     assert got.stdout.strip() == 'False'
 
 
+JOINS_A_GROUP = """
+import argparse, atexit, multiprocessing, sys, time
+from torch import distributed
+from mmdcn.apis import cli
+
+def tool(args):
+    distributed.init_process_group('gloo', f'file://{sys.argv[1]}', rank=0, world_size=1)
+    multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True).start()
+    print('worked', end='')
+    return 3
+
+atexit.register(print, 'taken down')
+sys.exit(cli.run_tool(tool, argparse.ArgumentParser(), []))
+"""
+
+
+def test_process_of_a_group_ends_before_python_takes_itself_down(tmp_path: Path) -> None:
+    """Which a thread of gloo that still drops a tensor would answer with an abort."""
+    got = subprocess.run([sys.executable, '-c', JOINS_A_GROUP, tmp_path / 'store'], cwd=ROOT,
+                         capture_output=True, text=True, timeout=50)  # workers have ended, too
+    assert (got.returncode, got.stdout) == (3, 'worked'), got.stderr
+
+
 def run(tool: Callable[[argparse.Namespace], int], *argv: str) -> int:
     return cli.run_tool(tool, build_parser(), ['c.py', *argv])
 

@@ -4,13 +4,14 @@
 """
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
 from mmengine.registry import DATASETS, MODELS
 from torch import distributed
 
+from mmdcn.apis import cli
 from mmdcn.errors import UserError
 from tests.mmdcn.engine.conftest import QuietRunner, ToyImages, toy_config
 from tests.mmdcn.engine.test_finite_loss import Poisoned
@@ -29,14 +30,16 @@ def run(folder: Path, action: str) -> str:
     return f'iteration {runner.iter}, weights finite: {good}'
 
 
-def main(folder: Path) -> None:
+def main(args: argparse.Namespace) -> int:
     MODELS.module_dict['Poisoned'], DATASETS.module_dict['ToyImages'] = Poisoned, ToyImages
     distributed.init_process_group('gloo')
     for action in ('stop', 'skip'):
-        (folder / f'{action}{distributed.get_rank()}.txt').write_text(run(folder, action))
-    distributed.barrier()  # as cli.run_tool: who leaves while the other still works may abort it
-    distributed.destroy_process_group()
+        (args.folder / f'{action}{distributed.get_rank()}.txt').write_text(
+            run(args.folder, action))
+    return 0
 
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument('folder', type=Path)
+    cli.run_tool(main, parser, None)  # it knows how to leave a process group
