@@ -74,7 +74,7 @@ SYSTEMS = {
     'upernet-internimage': System(
         'configs/mini/upernet_internimage-pico_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
     'upernet-convnext': System(
-        'configs/mini/upernet_convnext-atto_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
+        'configs/mini/upernet_convnext-mini_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
     'upernet-vit': System(
         'configs/mini/upernet_vit-pico_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0},
         VIT_FROZEN),
