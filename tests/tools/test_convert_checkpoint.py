@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 
 import pytest
 import torch
@@ -123,6 +124,35 @@ def test_class_names_of_old_files_are_kept(tool, tmp_path):
     assert new['meta']['dataset_meta'] == {'classes': ['a', 'b'],
                                            'palette': [[0, 0, 0], [1, 1, 1]]}
     assert new['state_dict']['decode_head.conv_seg.bias'].tolist() == [0, 1, 4]
+
+
+ROWS_OF_1K = ROOT / 'tools/data/imagenet22k_to_1k.txt'
+
+
+def test_rows_of_imagenet_1k_in_22k():
+    rows = [int(line) for line in ROWS_OF_1K.read_text().splitlines()]
+    assert len(rows) == 1000 and rows[0] >= 0 and rows[-1] < 21841
+    # Both sets lie in the sorted order of their folders; one folder of 1k is not in 22k.
+    steps = [after - before for before, after in pairwise(rows)]
+    assert [number for number, step in enumerate(steps, 1) if step <= 0] == [850]
+    assert rows[850] == rows[849]
+
+
+def test_head_of_imagenet_22k_becomes_one_of_1k(tool, published, tmp_path):
+    content = torch.load(published)
+    content['model'] |= {'head.weight': torch.arange(21841.)[:, None].expand(-1, 384).clone(),
+                         'head.bias': torch.arange(21841.)}
+    torch.save(content, published)
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = {str(MINI)!r}\nmodel = dict(head=dict(num_classes=1000))\n')
+    code, out, err = tool(published, tmp_path / 'x.pth', '--class-rows', f'@{ROWS_OF_1K}',
+                          '--model-config', config, '--min-match', 1)
+    assert code == 0, err
+    assert 'resized: 2' in out and 'ratio: 100.0%' in out
+    state = read_checkpoint(tmp_path / 'x.pth')['state_dict']
+    rows = torch.tensor([float(line) for line in ROWS_OF_1K.read_text().split()])
+    assert torch.equal(state['head.fc.bias'], rows)
+    assert torch.equal(state['head.fc.weight'], rows[:, None].expand(-1, 384))
 
 
 def test_list_names_every_family(tool):

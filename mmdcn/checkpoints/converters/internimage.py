@@ -26,6 +26,8 @@ from mmdcn.checkpoints.loading import CheckpointError
 
 _CLASSIFIER = Renames([
     ('head.{rest}', 'head.fc.{rest}'),
+    # Of time and place, on iNaturalist 2018.
+    *((f'{part}{{rest}}', f'head.{part}{{rest}}') for part in ('meta_head', 'meta_norm.')),
     *((f'{part}{{rest}}', f'neck.{part}{{rest}}')
       for part in ('conv_head.', 'dcnv3_head_x', 'clip_projector.', 'fc_norm.')),
     *((f'{part}.{{rest}}', f'backbone.{part}.{{rest}}') for part in ('patch_embed', 'levels')),
@@ -40,7 +42,8 @@ _JOINT = Renames([
     ('clip.classifier.{rest}', 'head.{rest}'),
     ('dcnv3.{rest}', '{rest}'),
 ])
-_PARTS = 'patch_embed.*, levels.*, head.*, conv_head.*, dcnv3_head_x*, clip_projector.*, fc_norm.*'
+_PARTS = ('patch_embed.*, levels.*, head.*, conv_head.*, dcnv3_head_x*, clip_projector.*, '
+          'fc_norm.*, meta_head*, meta_norm.*')
 _DCN = re.compile(r'(.*\.|)(?:offset|mask|input_proj|dw_conv\.[01](?:\.[01])?)\.(?:weight|bias)')
 _PACKED_MULTIPLE = 8
 

@@ -42,7 +42,7 @@ def test_every_conversion_exists() -> None:
     for row in ROWS:
         assert row.get('conversion', 'none') in {'none', *FAMILIES}, model_zoo.title(row)
         # There are models that are not built here at all.
-        foreign = row['family'] == 'BEVFormer' or row['dataset'] == 'iNaturalist 2018'
+        foreign = row['family'] == 'BEVFormer'
         assert ('conversion' in row) == ('weights' in row and not foreign)
 
 

@@ -1,6 +1,7 @@
 """Converted detectors and segmentors equal the models that mmdet and mmseg build."""
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -16,9 +17,12 @@ from mmengine.registry import MODELS
 from mmengine.utils import import_modules_from_strings
 
 from mmdcn.analysis.complexity import build_on_meta
+from mmdcn.analysis.model_zoo import read_zoo
 from mmdcn.apis.inference import task_scope
-from mmdcn.checkpoints.converters import convert, detect
+from mmdcn.checkpoints.class_layers import find_class_layers
+from mmdcn.checkpoints.converters import Options, convert, detect
 from mmdcn.checkpoints.converters.detectors import widen_ref_points
+from tests.configs import recipes
 from tests.helpers import ROOT
 from tests.mmcls_custom.zoo import downstream_shapes, manifest
 from tests.mmdcn.checkpoints.converters.cases import empty, filled, heads, shapes_of
@@ -118,6 +122,95 @@ def test_chunked_feed_forward_fills_the_giant_detector(tmp_path):
     path.write_text(f"_base_ = '{COCO}/dino-4scale_internimage-g_16xb1-20k_coco.py'")
     result = convert({'state_dict': empty(shapes)}, 'mmdet2')
     assert shapes_of(result.state_dict) == built(path)
+
+
+SEGMENTORS = [row for row in read_zoo(ROOT / 'docs/model_zoo.json')['rows']
+              if row['task'] == 'segmentation' and row.get('exact_params')]
+# One of each kind of head, width and number of classes; the others take minutes more.
+QUICK_SEGMENTORS = {('InternImage-T', 'UperNet'), ('InternImage-L', 'SegFormer head'),
+                    ('FlashInternImage-S', 'Mask2Former'), ('ConvNeXt-S', 'UperNet')}
+segmentors = pytest.mark.parametrize('row', [pytest.param(
+    row, id=row['config'].split('/')[-1][:-3],
+    marks=() if (row['model'], row['method']) in QUICK_SEGMENTORS else pytest.mark.slow)
+    for row in SEGMENTORS])
+# Mask2Former's; the others have 150 everywhere, of which only 19 occur in these two sets.
+CLASSES = {'ADE20K': 150, 'Cityscapes': 19, 'Mapillary Vistas': 19, 'COCO-Stuff-164K': 171,
+           'COCO-Stuff-10K': 171, 'Pascal Context 59': 59, 'NYU Depth V2': 40}
+STATISTICS = ('.running_mean', '.running_var', '.num_batches_tracked')
+
+
+def inputs_of_maps(method, w):
+    """Input channels of the layers of a head that read maps of these widths."""
+    if method == 'UperNet':
+        return {**{f'decode_head.lateral_convs.{i}.conv.weight': w[i] for i in range(3)},
+                **{f'decode_head.psp_modules.{i}.1.conv.weight': w[3] for i in range(4)},
+                'decode_head.bottleneck.conv.weight': w[3] + 4 * 512,
+                'auxiliary_head.convs.0.conv.weight': w[2]}
+    if method == 'SegFormer head':
+        return {f'decode_head.convs.{i}.conv.weight': w[i] for i in range(4)}
+    pixel = 'decode_head.pixel_decoder'
+    return {**{f'{pixel}.input_convs.{i}.conv.weight': w[3 - i] for i in range(3)},
+            f'{pixel}.lateral_convs.0.conv.weight': w[0]}
+
+
+def widen_flash_mask2former(shapes):
+    """From FlashInternImage-T to S, B and L: 200 queries, wider layers in the pixel decoder."""
+    shapes['decode_head.query_embed.weight'][0] = shapes['decode_head.query_feat.weight'][0] = 200
+    for i in range(6):
+        prefix = f'decode_head.pixel_decoder.encoder.layers.{i}.ffns.0.layers'
+        shapes[f'{prefix}.0.0.weight'][0] = shapes[f'{prefix}.0.0.bias'][0] = 2048
+        shapes[f'{prefix}.1.weight'][1] = 2048
+
+
+def published_segmentor(row):
+    """Names and shapes of a published file: a manifest's backbone, a head of its kind on it."""
+    family, _, size = row['model'].lower().replace('flashi', 'flash_i').partition('-')
+    data = manifest(family, size)
+    config = data['classification']['config']
+    widths = config.get('dims') or [config['channels'] * 2**i for i in range(4)]
+    wide = row['method'] == 'Mask2Former' and row['dataset'].startswith(('ADE', 'COCO')) and (
+        family == 'internimage')
+    table = {'UperNet': 'upernet_internimage_t_ade20k',
+             'SegFormer head': 'segformer_internimage_l_mapillary',
+             'Mask2Former': 'mask2former_internimage_h_ade20k' if wide else
+                            'mask2former_flash_internimage_t_ade20k'}[row['method']]
+    shapes = {name: list(shape) for name, (_, shape) in heads()[table].items()}
+    for name, channels in inputs_of_maps(row['method'], widths).items():
+        shapes[name][1] = channels
+    if row['method'] == 'Mask2Former' and family == 'flash_internimage' and size != 't':
+        widen_flash_mask2former(shapes)
+    for name in ('decode_head.cls_embed.weight', 'decode_head.cls_embed.bias'):
+        if name in shapes:
+            shapes[name][0] = CLASSES[row['dataset']] + 1
+    return shapes | {f'backbone.{key}': shape for key, shape in downstream_shapes(data).items()}
+
+
+@segmentors
+def test_every_published_segmentor_fills_the_model_of_its_config(row):
+    """No tensor is missing, left over or of another shape, and the sum is the published one."""
+    shapes = published_segmentor(row)
+    params = sum(math.prod(shape) for name, shape in shapes.items()
+                 if not name.endswith(STATISTICS))
+    assert round(params / 1e6, 3) == row['exact_params']
+    model = recipes.build(ROOT / row['config'])
+    ours = shapes_of(model.state_dict())
+    superfluous = {name for name in shapes if name.endswith(('.conv_seg.weight', '.conv_seg.bias'))
+                   } if CLASSES[row['dataset']] == 19 else set()
+    state = empty(shapes)
+    assert detect(state)[0].name == 'mmseg0'
+    result = convert({'state_dict': state}, 'mmseg0',
+                     Options(class_rows=tuple(range(19))) if superfluous else None)
+    assert shapes_of(result.state_dict) == ours
+    assert not result.dropped and not result.edited
+    assert result.resized == {name: (tuple(shapes[name]), (19, *shapes[name][1:]))
+                              for name in superfluous}
+    assert row.get('conversion', 'none') == ('mmseg0' if result.renamed else 'none')
+    # What training does with the file where nobody has cut it.
+    whole = convert({'state_dict': state}, 'mmseg0').state_dict
+    mismatched = {name: (tuple(value.shape), tuple(ours[name])) for name, value in whole.items()
+                  if list(value.shape) != ours[name]}
+    assert set(mismatched) == superfluous
+    assert find_class_layers(model, mismatched) == mismatched
 
 
 # Of each model, names of the frameworks before their renaming, as public checkpoints have them.

@@ -16,6 +16,8 @@ from mmdcn.checkpoints import CheckpointError
 from mmdcn.checkpoints.converters import Options, convert, detect
 from mmdcn.checkpoints.converters.internimage import pack_offset_mask
 from ops_dcn import DCNv3, DCNv4, dcnv3, dcnv4
+from tests.configs import recipes
+from tests.helpers import ROOT
 from tests.mmcls_custom.plain_internimage import PUBLISHED, published_classifier
 from tests.mmcls_custom.zoo import MANIFESTS, manifest
 from tests.mmdcn.checkpoints.converters.cases import (
@@ -53,6 +55,26 @@ def test_classifiers_of_the_papers_fill_ours_both_ways(family, arch):
 def test_values_of_a_paper_model_survive_the_way_there_and_back():
     facts = dict(channels=16, depths=(1, 2, 1, 1), groups=(1, 2, 4, 8), dw_kernel_size=3)
     assert_values_survive('internimage', published_classifier(facts))
+
+
+def test_time_and_place_of_inaturalist_both_ways():
+    published = dict(manifest('internimage', 'h')['classification']['state_dict'])
+    published |= {'head.weight': [8142, 768], 'head.bias': [8142], 'meta_norm.weight': [128],
+                  'meta_norm.bias': [128], 'meta_head.weight': [8142, 128],
+                  'meta_head.bias': [8142]}
+    for name, inputs in (('meta_head_1', 4), ('meta_head_2', 3)):
+        published |= {f'{name}.0.weight': [64, inputs], f'{name}.3.w1.weight': [64, 64],
+                      f'{name}.3.w2.weight': [64, 64]}
+        published |= {f'{name}.{part}': [64] for part in (
+            '0.bias', '2.weight', '2.bias', '3.w1.bias', '3.w2.bias', '3.norm_fn1.weight',
+            '3.norm_fn1.bias', '3.norm_fn2.weight', '3.norm_fn2.bias')}
+    config, = (ROOT / 'configs/inaturalist').glob('internimage-h_*.py')
+    ours = recipes.build(config).state_dict()
+    result = convert({'state_dict': empty(published)}, detect(empty(published))[0].name)
+    assert shapes_of(result.state_dict) == shapes_of(ours)
+    assert not result.dropped
+    back = convert({'state_dict': ours}, 'internimage', inverse=True)
+    assert shapes_of(back.state_dict) == published
 
 
 def test_values_survive_the_way_there_and_back():
