@@ -29,9 +29,19 @@ _HEAD_CHANNELS = 16
 class DCNv3WithoutSoftmax(DCNv3):
     """DCNv3 whose mask is used as the linear layer gives it; it starts at the same value, 1/K.
 
-    Constructor, parameters, input and output are those of :class:`ops_dcn.DCNv3`; there is no
-    ``center_feature_scale``.
+    Parameters, input and output are those of :class:`ops_dcn.DCNv3`.
+
+    Args:
+        channels: C, in and out.
+        group: G, a divisor of ``channels``.
+        offset_scale: Factor on the regular grid and the offsets.
+        dw_kernel_size: Odd side of the depthwise kernel; ``None`` means 3.
     """
+
+    def __init__(self, channels: int, *, group: int, offset_scale: float = 1.0,
+                 dw_kernel_size: int | None = None) -> None:
+        super().__init__(channels, group=group, offset_scale=offset_scale,
+                         dw_kernel_size=dw_kernel_size)
 
     def reset_parameters(self) -> None:
         """As DCNv3; the mask's bias is 1/K, what the softmax makes of equal values."""
@@ -138,11 +148,11 @@ class InternImageWithOperator(InternImage):
     """InternImage whose blocks have another operator instead of DCNv3; the rest stays.
 
     Args:
-        arch: As in :class:`InternImage`. Without effect are ``groups`` (but in the deformable
-            operators; attention has heads of 16 channels), and ``core_op`` is not an argument.
-        operator: ``'DepthwiseConv'`` (7x7), ``'Attention'`` (global), ``'DCNv3WithoutSoftmax'`` or
-            ``'DCNv4WithSoftmax'``.
-        **kwargs: As in :class:`InternImage`.
+        arch: As in :class:`InternImage`. ``groups``, ``offset_scale`` and ``dw_kernel_size`` are
+            those of the deformable operators.
+        operator: ``'DepthwiseConv'`` (7x7), ``'Attention'`` (of all pixels, heads of 16 channels),
+            ``'DCNv3WithoutSoftmax'`` or ``'DCNv4WithSoftmax'``.
+        **kwargs: As in :class:`InternImage`, but for ``core_op``.
 
     Raises:
         ValueError: Unknown operator, or a setting that it does not have.
