@@ -1,4 +1,4 @@
-"""docs/images/claims.png: one panel for each claim."""
+"""The picture of docs/claims.md: one panel for each claim."""
 from __future__ import annotations
 
 import statistics

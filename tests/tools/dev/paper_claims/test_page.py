@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 
+from mmdcn.errors import UserError
 from tests.helpers import ROOT
 from tests.tools.dev.paper_claims.made_up import records, results
 from tools.dev import claims
@@ -47,8 +48,8 @@ def test_summary_has_both_tables():
 
 
 def test_committed_page_is_up_to_date():
-    kept = ROOT / 'docs' / 'claims.json'
-    if not (ROOT / 'docs' / 'claims.md').is_file():
-        pytest.skip('no page yet')
-    text = page.render(*claims.read_results(kept))
+    try:
+        text = page.render(*claims.read_results(ROOT / 'docs' / 'claims.json'))
+    except UserError as error:
+        pytest.skip(f'no results of all trainings yet: {error}')
     assert (ROOT / 'docs' / 'claims.md').read_text() == text, 'make claims'
