@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,9 +80,8 @@ def costs(variant: Variant) -> dict[str, float]:
     return {'params': counted.params, 'macs': counted.macs, 'memory': memory.peak}
 
 
-def train_all(names: Iterable[str], args: argparse.Namespace) -> None:
+def train_all(names: list[str], args: argparse.Namespace) -> None:
     """Make sure of the results of some variants, one seed of all after the other."""
-    names = list(names)
     trained, minutes = 0, 0.0
     for number, (seed, name) in enumerate(((seed, name) for seed in SEEDS for name in names), 1):
         variant, label = VARIANTS[name], training_name(name, seed)
@@ -113,16 +112,17 @@ def read_results(path: Path) -> tuple[dict[str, Result], dict[str, Record]]:
              for training in trainings})
 
 
-def variants_of(claims: Iterable[str]) -> Mapping[str, None]:
+def variants_of(claims: Iterable[str]) -> list[str]:
     """Names of the variants that some claims need, in order, each once.
 
     Raises:
         UserError: There is no such claim.
     """
-    for name in claims:
-        if name not in CLAIMS:
-            raise UserError('claim', f'got {name!r}', f'any of {", ".join(CLAIMS)}')
-    return dict.fromkeys(variant for name in claims for variant in CLAIMS[name].variants)
+    claims = list(claims)
+    for claim in claims:
+        if claim not in CLAIMS:
+            raise UserError('claim', f'got {claim!r}', f'any of {", ".join(CLAIMS)}')
+    return list(dict.fromkeys(name for claim in claims for name in CLAIMS[claim].variants))
 
 
 def build_parser() -> argparse.ArgumentParser:

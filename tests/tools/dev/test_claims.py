@@ -1,7 +1,6 @@
 """The flow of ``make claims``: what is trained, what is kept, what is refused."""
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from tests.tools.dev.paper_claims.made_up import records
 from tools import make_mini_data
 from tools.dev import claims, learn_results
 from tools.dev.learn_results import Outcome
-from tools.dev.paper_claims.trials import CLAIMS, SEEDS, VARIANTS
+from tools.dev.paper_claims.trials import CLAIMS, SEEDS, VARIANTS, Variant
 
 Run = Callable[..., list[str]]
 
@@ -101,11 +100,10 @@ def test_a_training_gives_curve_and_costs(tmp_path: Path, monkeypatch: pytest.Mo
     short += ['default_hooks.logger.interval=1', 'train_cfg.max_iters=2',
               'train_cfg.val_interval=1', 'param_scheduler=[]']
     variant = VARIANTS['dcnv4-softmax']
-    tiny = dataclasses.replace(variant, changes=variant.changes)
-    monkeypatch.setattr(type(tiny), 'options',
+    monkeypatch.setattr(Variant, 'options',
                         property(lambda self: (*self.changes, 'train_dataloader.batch_size=4',
                                                *short)))
-    outcome = claims.train(tiny, 0, tmp_path / 'work', 'tiny')
+    outcome = claims.train(variant, 0, tmp_path / 'work', 'tiny')
     assert outcome.iterations == 2
     assert {'top1@1', 'top1@2', 'params', 'macs', 'memory'} == set(outcome.metrics)
     assert json.dumps(outcome.metrics)
