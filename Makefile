@@ -9,7 +9,7 @@ WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 # One thread for each test process: the processes share the cores.
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: help env data quickstart learn zoo test test-fast test-gpu sanitize fuzz fuzz-sanitize wheel check-wheel check-wheel-install lint clean
+.PHONY: help env data quickstart learn claims zoo test test-fast test-gpu sanitize fuzz fuzz-sanitize wheel check-wheel check-wheel-install lint clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ quickstart: data ## train and evaluate Mask R-CNN with FlashInternImage-pico, ab
 
 learn: data ## train the mini systems that changed to their thresholds, with controls; SYSTEMS="..." picks, AGAIN=1 trains all
 	@$(PY) tools/dev/learn.py $(SYSTEMS) $(if $(AGAIN),--again)
+
+claims: data ## try the papers' claims at mini size: a table, a picture, docs/claims.md; CLAIMS="..." trains for some, AGAIN=1 trains all
+	@OMP_NUM_THREADS=1 $(PY) tools/dev/claims.py $(CLAIMS) $(if $(AGAIN),--again)
 
 zoo: env ## regenerate docs/model_zoo.md and docs/fidelity.md from docs/model_zoo.json
 	@$(PY) tools/dev/model_zoo.py

@@ -372,7 +372,7 @@ DIRECT_WRITERS = {
     'tools/mini_data': 'writes into a folder aside that is renamed whole, see store.py',
     'tools/dev/make_env.py': 'fills .venv, where each finished step is noted in a whole file',
     'tools/dev/check_wheel.py': 'fills a temporary folder',
-    'tools/dev/learn.py': 'streams the log of a running tool',
+    'tools/dev/trainings.py': 'streams the log of a running tool',
 }
 
 

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,8 +24,8 @@ sys.path.insert(0, str(ROOT))
 
 from mmdcn.apis import cli  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
-from tools.dev import learn_results  # noqa: E402
 from tools.dev.learn_results import Outcome, Record  # noqa: E402
+from tools.dev.trainings import obtain, run, table  # noqa: E402
 
 FROZEN = ('model.backbone.frozen_stages=4',)
 VIT_FROZEN = ('model.backbone.frozen_stages=8',  # not what leads from its blocks to the detector
@@ -103,30 +102,6 @@ SYSTEMS = {
 }
 
 
-def run(command: list[str], log: Path, label: str) -> str:
-    """Run a tool, its output in ``log``; show one progress line every 20 seconds.
-
-    Raises:
-        SystemExit: The tool failed; the end of its output is shown.
-    """
-    shown = time.time()
-    with log.open('w') as sink, subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT) as process:
-        for line in process.stdout:
-            sink.write(line)
-            if time.time() - shown > 20 and re.search(r'(Iter|Epoch)\((train|val|test)\)', line):
-                shown = time.time()
-                progress = re.sub(r'.* - (INFO - )?', '', line.rstrip())
-                print(f'  {label}: {progress[:110]}', flush=True)
-    text = log.read_text()
-    if process.returncode:
-        print('\n'.join(text.splitlines()[-25:]), file=sys.stderr)
-        sys.exit(f'error: {" ".join(command)} failed with exit code {process.returncode}; '
-                 f'log: {log}')
-    return text
-
-
 def train_and_test(name: str, config: str, work_dir: Path,
                    options: tuple[str, ...] = ()) -> Outcome:
     """Train ``config`` in ``work_dir``, evaluate its last checkpoint with ``tools/test.py``."""
@@ -143,50 +118,12 @@ def train_and_test(name: str, config: str, work_dir: Path,
     return Outcome(json.loads(out.read_text()), iterations, (time.time() - start) / 60)
 
 
-def known(name: str, record: Record | None, digests: dict[str, str], again: bool) -> bool:
-    """Whether a record still holds, and need not be trained again; says why."""
-    if record is None:
-        print(f'{name}: no result yet', flush=True)
-        return False
-    since = f'since {record.commit} of {record.date}'
-    if changed := learn_results.changed(record, digests):
-        print(f'{name}: {", ".join(changed)} changed {since}', flush=True)
-        return False
-    print(f'{name}: nothing changed {since}' + (', trained again' if again else ', kept'),
-          flush=True)
-    return not again
-
-
-def obtain(name: str, config: str, options: tuple[str, ...],
-           args: argparse.Namespace) -> tuple[Record, bool]:
-    """The record of a training, kept or made; one whose files change meanwhile is not kept.
-
-    Returns:
-        The record, and whether it was trained now.
-    """
-    old = learn_results.read_records(args.results).get(name)
-    digests = learn_results.digests(config, options)
-    if known(name, old, digests, args.again):
-        return old, False
-    commit = learn_results.current_commit(config)
-    outcome = train_and_test(name, config, args.work_dir / name.replace(' ', '-'), options)
-    record = Record(outcome, digests, commit, learn_results.machine(), learn_results.today())
-    if meanwhile := learn_results.changed(record, learn_results.digests(config, options)):
-        print(f'{name}: {", ".join(meanwhile)} changed while it trained; the result is not kept')
-        return replace(record, commit=f'{commit}, then changed'), True
-    # Read again: another call may have added its rows meanwhile.
-    records = learn_results.read_records(args.results)
-    learn_results.write_records(args.results, {**records, name: record})
-    return record, True
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table, columns as wide as their widest cell; the first row is its head."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ['| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-             + ' |' for row in rows]
-    return '\n'.join([lines[0], '|' + '|'.join('-' * (width + 2) for width in widths) + '|',
-                      *lines[1:]])
+def obtain_system(name: str, config: str, options: tuple[str, ...],
+                  args: argparse.Namespace) -> tuple[Record, bool]:
+    """The record of a system or of its control, kept or made, and whether it was trained now."""
+    work_dir = args.work_dir / name.replace(' ', '-')
+    return obtain(name, config, options, args.results, args.again,
+                  lambda: train_and_test(name, config, work_dir, options))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -211,8 +148,8 @@ def learn(args: argparse.Namespace) -> int:
     good, minutes = True, 0.0
     for name in args.systems or SYSTEMS:
         system = SYSTEMS[name]
-        result, new = obtain(name, system.config, (), args)
-        control, new_control = obtain(f'{name} control', system.config, system.control, args)
+        result, new = obtain_system(name, system.config, (), args)
+        control, new_control = obtain_system(f'{name} control', system.config, system.control, args)
         minutes += new * result.outcome.minutes + new_control * control.outcome.minutes
         origin = ' / '.join(dict.fromkeys((result.commit, control.commit)))
         for metric, threshold in system.gates.items():

@@ -26,6 +26,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         'unshared': dict(core_op='DCNv3Unshared', center_feature_scale=True),
         'post-norm': dict(post_norm=True, layer_scale=1.0, dw_kernel_size=3),
     },
+    'InternImageWithOperator': {
+        'attention': dict(operator='Attention'),
+        'no-softmax': dict(operator='DCNv3WithoutSoftmax', layer_scale=1.0),
+        'softmax': dict(operator='DCNv4WithSoftmax', dw_kernel_size=3),
+    },
     'FlashInternImage': {'batch-norm': dict(norm_layer='BN', act_layer='SiLU')},
     'PlainViT': {
         'decomposed': dict(rel_pos='decomposed', conv_blocks=(0, 3)),

@@ -83,18 +83,7 @@ def test_unknown_system_is_named(capsys):
     assert "got 'resnet', expected any of mask-rcnn" in capsys.readouterr().err
 
 
-def test_failing_tool_ends_the_run_with_its_output(tmp_path, capsys):
-    with pytest.raises(SystemExit, match='failed with exit code 2'):
-        learn.run(['tools/train.py', 'no_such_config.py'], tmp_path / 'log', 'x')
-    assert 'no_such_config.py' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize('name', learn.SYSTEMS)
 def test_systems_name_existing_configs_with_frozen_control(name):
     assert (ROOT / learn.SYSTEMS[name].config).is_file()
     assert learn.SYSTEMS[name].control
-
-
-def test_the_table_is_markdown():
-    assert learn.table([('a', 'bcd'), ('ef', 'g')]).splitlines() == [
-        '| a  | bcd |', '|----|-----|', '| ef | g   |']
