@@ -50,7 +50,7 @@ class IsotropicConvNeXt(ConvNeXt):
 
     Args:
         arch: ``'small'`` (18 blocks of width 384), ``'base'`` (18 of 768), ``'large'`` (36 of
-            1024), ``'pico'`` (3 of 48; the project's own, for demonstrations on a CPU), or a
+            1024), ``'pico'`` (6 of 64; the project's own, for demonstrations on a CPU), or a
             mapping with ``depths`` and ``channels``, both of length 1.
         layer_scale_init_value: Start of the per-channel factors, 0 for none; None: 1e-6 in
             ``'large'``, else 0, as published.
@@ -62,7 +62,7 @@ class IsotropicConvNeXt(ConvNeXt):
     """
 
     arch_settings = {
-        'pico': dict(depths=[3], channels=[48]),
+        'pico': dict(depths=[6], channels=[64]),
         'small': dict(depths=[18], channels=[384]),
         'base': dict(depths=[18], channels=[768]),
         'large': dict(depths=[36], channels=[1024]),

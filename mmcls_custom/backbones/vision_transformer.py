@@ -70,7 +70,7 @@ class DeformableVisionTransformer(VisionTransformer):
     """
 
     arch_zoo = {
-        'pico': dict(embed_dims=64, num_layers=3, num_heads=4, feedforward_channels=128),
+        'pico': dict(embed_dims=64, num_layers=6, num_heads=4, feedforward_channels=192),
         **VisionTransformer.arch_zoo}
 
     def __init__(self, arch: str | Mapping[str, Any] = 'deit-base', *, group_channels: int = 16,

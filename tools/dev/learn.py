@@ -81,24 +81,24 @@ SYSTEMS = {
         'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 88.0}),
     'classifier-internimage': System(
-        'configs/mini/internimage-pico_1xb48-1k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0}),
+        'configs/mini/internimage-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0}),
     'classifier-convnext': System(
-        'configs/mini/convnext-mini_1xb48-1k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0}),
+        'configs/mini/convnext-mini_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0}),
     'classifier-convnext-dcnv4': System(
-        'configs/mini/convnext-mini-dcnv4_1xb48-1k_mini-imagenet-64x64.py',
+        'configs/mini/convnext-mini-dcnv4_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 85.0}),
     'classifier-convnext-iso': System(
-        'configs/mini/convnext-iso-pico_1xb48-1k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        'configs/mini/convnext-iso-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
         ('model.backbone.frozen_stages=1',)),
     'classifier-roadmap': System(
-        'configs/mini/resnet-pico-roadmap14_1xb48-1k_mini-imagenet-64x64.py',
+        'configs/mini/resnet-pico-roadmap14_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 85.0}),
     'classifier-vit': System(
-        'configs/mini/vit-pico_1xb48-1k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
-        ('model.backbone.frozen_stages=3',)),
+        'configs/mini/vit-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        ('model.backbone.frozen_stages=6',)),
     'classifier-vit-dcnv4': System(
-        'configs/mini/vit-pico-dcnv4_1xb48-1k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
-        ('model.backbone.frozen_stages=3',)),
+        'configs/mini/vit-pico-dcnv4_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        ('model.backbone.frozen_stages=6',)),
 }
 
 

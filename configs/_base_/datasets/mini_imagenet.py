@@ -3,10 +3,7 @@ data_preprocessor = dict(
     num_classes=8, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Rotate', angle=15.0, prob=1.0, random_negative_prob=0.5, pad_val=128),
     dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.75, 1.0)),
-    dict(type='ColorJitter', brightness=0.4, contrast=0.4, saturation=0.4, hue=0.3,
-         backend='cv2'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [

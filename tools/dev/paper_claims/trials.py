@@ -89,7 +89,7 @@ class Claim:
 
 
 def _mini(name: str) -> str:
-    return f'configs/mini/{name}_1xb48-1k_mini-imagenet-64x64.py'
+    return f'configs/mini/{name}_1xb48-2k_mini-imagenet-64x64.py'
 
 
 def _backbone(**settings: object) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Classifier, ConvNeXt with the depths and widths of InternImage-pico, 1,000 iterations.
+"""Classifier, ConvNeXt with the depths and widths of InternImage-pico, 2,000 iterations.
 
 ConvNeXt's own initial weights (0.02) and layer scale (1e-6) start its blocks near zero, from where
 they do not get far in so short a training; these keep the scale of their input.
@@ -6,7 +6,7 @@ Gate (``make learn``): top-1 >= 85 %.
 """
 _base_ = [
     'mmpretrain::_base_/models/convnext/convnext-base.py', '../_base_/datasets/mini_imagenet.py',
-    '../_base_/schedules/mini_1k.py', '../_base_/runtime/mini_cls.py'
+    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_cls.py'
 ]
 model = dict(
     backbone=dict(arch=dict(_delete_=True, depths=[1, 1, 2, 1], channels=[32, 64, 128, 256]),
@@ -15,5 +15,6 @@ model = dict(
     init_cfg=dict(_delete_=True, type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
                   nonlinearity='linear'),
     train_cfg=dict(_delete_=True))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_dataloader = dict(batch_size=48)
 auto_scale_lr = dict(base_batch_size=48)

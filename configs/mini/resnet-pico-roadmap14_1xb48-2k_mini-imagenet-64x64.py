@@ -1,10 +1,10 @@
-"""Classifier, the last step of the path from ResNet to ConvNeXt at pico size, 1,000 iterations.
+"""Classifier, the last step of the path from ResNet to ConvNeXt at pico size, 2,000 iterations.
 
 Gate (``make learn``): top-1 >= 85 %.
 """
 _base_ = [
     '../_base_/models/roadmap_cls.py', '../_base_/datasets/mini_imagenet.py',
-    '../_base_/schedules/mini_1k.py', '../_base_/runtime/mini_cls.py'
+    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_cls.py'
 ]
 model = dict(
     backbone=dict(arch='pico', drop_path_rate=0.0,
