@@ -157,6 +157,7 @@ CROSS_CUTTING = {
     'tests/mmdcn/layers/test_replacement.py',
     'tests/mmcls_custom/backbones/test_contract.py',
     'tests/mmdet_custom/test_batches.py', 'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
+    'tests/mmseg_custom/test_label_maps.py',
     'tests/configs/test_configs.py', 'tests/configs/test_detection_recipes.py',
     'tests/configs/test_detection_sets_recipes.py',
     'tests/configs/test_segmentation_recipes.py', 'tests/configs/test_classification_recipes.py',

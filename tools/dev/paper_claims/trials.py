@@ -21,6 +21,7 @@ _PIPELINE = [{'type': 'LoadImageFromFile'}, {'type': 'ResizeEdge', 'scale': 64},
 TRAINING = (
     f'train_dataloader.batch_size={BATCH}', f'train_dataloader.dataset.pipeline={_PIPELINE}',
     f'train_cfg.max_iters={ITERATIONS}', f'train_cfg.val_interval={EVERY}',
+    'optim_wrapper.optimizer.lr=0.001',
     f'param_scheduler.0.end={ITERATIONS // 10}', f'param_scheduler.1.begin={ITERATIONS // 10}',
     f'param_scheduler.1.end={ITERATIONS}', 'default_hooks.checkpoint.save_optimizer=False')
 

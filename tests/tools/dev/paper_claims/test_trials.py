@@ -80,7 +80,7 @@ def test_steps_are_those_of_the_roadmap(name: str):
 
 def test_vits_differ_in_what_mixes_the_patches():
     plain, deformable = built('vit').backbone, built('vit-dcnv4').backbone
-    assert [type(layer.attn.dcn).__name__ for layer in deformable.layers] == ['DCNv4'] * 3
-    assert plain.cls_token is None and len(plain.layers) == 3
+    assert [type(layer.attn.dcn).__name__ for layer in deformable.layers] == ['DCNv4'] * 6
+    assert plain.cls_token is None and len(plain.layers) == 6
     for one, other in zip(plain.layers, deformable.layers, strict=True):
         assert repr(one.ffn) == repr(other.ffn)
