@@ -94,8 +94,8 @@ SYSTEMS = {
         'configs/mini/resnet-pico-roadmap14_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 85.0}),
     'classifier-vit': System(
-        'configs/mini/vit-pico_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
-        ('model.backbone.frozen_stages=6',)),
+        'configs/mini/vit-pico_1xb16-3k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
+        ('model.backbone.frozen_stages=8',)),
     'classifier-vit-dcnv4': System(
         'configs/mini/vit-pico-dcnv4_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
         ('model.backbone.frozen_stages=6',)),

@@ -134,7 +134,9 @@ VARIANTS = {
     'post-norm': Variant('post-norm', _mini('internimage-pico'), _backbone(post_norm=True)),
     'center': Variant('centre feature scale', _mini('internimage-pico'),
                       _backbone(center_feature_scale=True)),
-    'vit': Variant('ViT, attention', _mini('vit-pico')),
+    'vit': Variant('ViT, attention', _mini('vit-pico-dcnv4'), _backbone(
+        type='mmpretrain.VisionTransformer', with_cls_token=False, out_type='featmap',
+        arch={'embed_dims': 64, 'num_layers': 6, 'num_heads': 4, 'feedforward_channels': 192})),
     'vit-dcnv4': Variant('ViT, DCNv4', _mini('vit-pico-dcnv4')),
     **{f'step-{step}': _step(step) for step in _STEPS},
 }
