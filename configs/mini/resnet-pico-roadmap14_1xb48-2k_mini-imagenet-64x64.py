@@ -12,5 +12,6 @@ model = dict(
                                 nonlinearity='linear')),
     head=dict(in_channels=128, num_classes=8, topk=(1, 5)),
     train_cfg=dict(_delete_=True))
+optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_dataloader = dict(batch_size=48)
 auto_scale_lr = dict(base_batch_size=48)
