@@ -182,6 +182,10 @@ def _exit_at_once(code: int) -> None:
     Python is taken down waits for an interpreter that is no more, and aborts the process
     (pytorch/pytorch pull request 179291).
     """
+    drawing = sys.modules.get('mmengine.visualization')
+    if drawing is not None and drawing.Visualizer._instance_dict:
+        # A run that bad input stopped has not closed it; the last of its curves would be missing.
+        drawing.Visualizer.get_current_instance().close()
     for worker in multiprocessing.active_children():
         worker.terminate()
     logging.shutdown()

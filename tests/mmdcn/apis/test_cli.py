@@ -111,6 +111,32 @@ def test_process_of_a_group_ends_before_python_takes_itself_down(tmp_path: Path)
     assert (got.returncode, got.stdout) == (3, 'worked'), got.stderr
 
 
+STOPS_BEFORE_ITS_END = """
+import argparse, sys
+from torch import distributed
+from mmdcn.apis import cli
+from mmdcn.errors import UserError
+
+def tool(args):
+    distributed.init_process_group('gloo', f'file://{sys.argv[1]}/store', rank=0, world_size=1)
+    from mmengine.visualization import Visualizer
+    visualizer = Visualizer.get_instance(
+        'run', vis_backends=[dict(type='TensorboardVisBackend')], save_dir=sys.argv[1])
+    visualizer.add_scalar('last_loss', 1.0)
+    raise UserError('loss', 'NaN')
+
+sys.exit(cli.run_tool(tool, argparse.ArgumentParser(), []))
+"""
+
+
+def test_process_of_a_group_that_is_stopped_keeps_its_curves(tmp_path: Path) -> None:
+    got = subprocess.run([sys.executable, '-c', STOPS_BEFORE_ITS_END, tmp_path], cwd=ROOT,
+                         capture_output=True, text=True, timeout=100)
+    assert got.returncode == 2, got.stderr
+    events, = tmp_path.glob('vis_data/events.out.tfevents.*')
+    assert b'last_loss' in events.read_bytes()
+
+
 def run(tool: Callable[[argparse.Namespace], int], *argv: str) -> int:
     return cli.run_tool(tool, build_parser(), ['c.py', *argv])
 

@@ -189,14 +189,17 @@ CLAIMS = {
         'Larger InternImages scale what each block adds by learned factors that start at 0.00001 '
         '(layer scale), normalise behind the operator instead of before it (post-norm), and the '
         "largest mix a pixel's own feature into its samples (centre feature scale). The smallest "
-        'has none of the three. No figures are published for them; they are for large models, so '
-        'a small one should do as well either way.',
+        'has none of the three. No figures are published for them. As they are for large models, '
+        'our guess is that a small one does as well either way.',
         ('dcnv3', 'no-layer-scale', 'layer-scale-1e-5', 'post-norm', 'center'), (
-            Comparison('no-layer-scale', 'dcnv3', 'alike', 'layer scale from 1 or none: alike'),
+            Comparison('no-layer-scale', 'dcnv3', 'alike',
+                       '(our guess) layer scale from 1 or none: alike'),
             Comparison('layer-scale-1e-5', 'dcnv3', 'alike',
-                       'layer scale from 0.00001 or 1: alike'),
-            Comparison('post-norm', 'dcnv3', 'alike', 'post-norm or pre-norm: alike'),
-            Comparison('center', 'dcnv3', 'alike', 'with centre feature scale or without: alike')),
+                       '(our guess) layer scale from 0.00001 or 1: alike'),
+            Comparison('post-norm', 'dcnv3', 'alike',
+                       '(our guess) post-norm or pre-norm: alike'),
+            Comparison('center', 'dcnv3', 'alike',
+                       '(our guess) with centre feature scale or without: alike')),
         {'dcnv3': 'layer scale from 1, pre-norm'}),
     'roadmap': Claim(
         'From ResNet to ConvNeXt', 'ConvNeXt, section 2 and table 10',
