@@ -21,4 +21,5 @@ model = dict(
             self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=feed_forward)),
         loss_cls=dict(class_weight=[1.0] * 8 + [0.1]),
         train_cfg=dict(num_points=1024)))
+optim_wrapper = dict(optimizer=dict(lr=5e-4), clip_grad=dict(max_norm=0.1))
 auto_scale_lr = dict(base_batch_size=8)

@@ -9,3 +9,5 @@ model = dict(
         pretrain_image_size=128),
     decode_head=dict(in_channels=[64, 64, 64, 64]),
     auxiliary_head=dict(in_channels=64))
+train_dataloader = dict(batch_size=8)
+auto_scale_lr = dict(base_batch_size=8)

@@ -10,3 +10,5 @@ model = dict(backbone=dict(
     layer_scale_init_value=1.0, gap_before_final_norm=False,
     init_cfg=dict(type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
                   nonlinearity='linear')))
+train_dataloader = dict(batch_size=8)
+auto_scale_lr = dict(base_batch_size=8)
