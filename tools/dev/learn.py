@@ -73,7 +73,7 @@ SYSTEMS = {
     'upernet-internimage': System(
         'configs/mini/upernet_internimage-pico_1xb8-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
     'upernet-convnext': System(
-        'configs/mini/upernet_convnext-mini_1xb8-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
+        'configs/mini/upernet_convnext-atto_1xb8-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
     'upernet-vit': System(
         'configs/mini/upernet_vit-pico_1xb8-2k_mini-ade-128x128.py', {'mIoU': 50.0},
         VIT_FROZEN),
