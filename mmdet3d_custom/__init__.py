@@ -10,6 +10,6 @@ from mmdet3d_custom._compat import import_mmdet3d
 import_mmdet3d()
 
 # After mmdet3d can be imported.
-from mmdet3d_custom.models import PerspectiveHead  # noqa: E402
+from mmdet3d_custom.models import HybridQueries, PerspectiveHead  # noqa: E402
 
-__all__ = ['PerspectiveHead']
+__all__ = ['HybridQueries', 'PerspectiveHead']
