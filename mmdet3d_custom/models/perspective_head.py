@@ -17,7 +17,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
-from torchvision.ops import sigmoid_focal_loss
+from torchvision.ops import batched_nms, sigmoid_focal_loss
 
 from mmdet3d_custom.models import perspective_losses as losses
 from mmdet3d_custom.models import perspective_targets as targets
@@ -319,7 +319,6 @@ class PerspectiveHead(BaseModule):
     def _predict_view(self, outputs: PerspectiveOutputs, picture: int, locations: list[Tensor],
                       inverse: Tensor, meta: dict[str, Any], camera: int) -> tuple[Tensor, ...]:
         """Rows (n, 9) in LiDAR, scores (n,), labels (n,) and camera (n,) of one picture."""
-        from mmcv.ops import batched_nms
         maps = {name: [x[picture].flatten(1).T for x in level]
                 for name, level in outputs._asdict().items()}
         location, labels, scores = _candidates(
@@ -333,9 +332,7 @@ class PerspectiveHead(BaseModule):
         height, width = meta['img_shape'][:2]
         # Clipped before, as the NMS of classes relies on coordinates that are not negative.
         flat = flat.clamp(min=0).minimum(flat.new_tensor([width, height, width, height]))
-        _, keep = batched_nms(flat, scores, labels, dict(
-            type='nms', iou_threshold=self.test_cfg['iou_threshold'])) if len(flat) else (
-            None, labels)
+        keep = batched_nms(flat, scores, labels, self.test_cfg['iou_threshold'])
         keep = keep[:int(self.test_cfg['max_per_view'])]
         at = {name: value[keep] for name, value in at.items()}
         boxes = self._decode(at, labels[keep], points[keep], inverse.expand(len(keep), 3, 3))

@@ -339,7 +339,7 @@ def test_parameters_train_as_published(name: str) -> None:
         assert {lr for key, lr in rates.items() if key.startswith('img_backbone.')} == {2e-4}
         assert {decay for _, decay in trained.values()} == {0.01}
     else:
-        layers = sum(model.img_backbone.cfg.depths) + 1
+        below_the_heads = sum(model.img_backbone.cfg.depths) + 1
         stem = rates['img_backbone.patch_embed.conv1.weight']
-        assert stem == pytest.approx(row.lr * row.decay**(layers + 1))
+        assert stem == pytest.approx(row.lr * row.decay**below_the_heads)
         assert {decay for key, (_, decay) in trained.items() if key.endswith('.bias')} == {0.0}

@@ -1,12 +1,15 @@
 """The perspective head: published names, losses at the truth and without it, predictions."""
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
+from torch import distributed
 
 from mmdet3d_custom.models import perspective_head as module
 from mmdet3d_custom.models import perspective_targets as targets
@@ -204,6 +207,50 @@ def test_processes_wait_for_each_other_alike(counts: tuple[int, ...],
     monkeypatch.setattr(module, 'reduce_mean', reduce)
     tiny().loss(features(1), [scene.make_sample(8, counts)])
     assert len(seen) == 1 and len(seen[0]) == 2
+
+
+class Trained(torch.nn.Module):
+    """A head whose forward pass is its loss, as DistributedDataParallel wants it."""
+
+    def __init__(self, head: PerspectiveHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, inputs: list[torch.Tensor], samples: list[object]) -> torch.Tensor:
+        return sum(self.head.loss(inputs, samples).values())
+
+
+def train_together(rank: int, folder: Path) -> None:
+    """One step of two processes, of which the second has no annotation; writes its gradients."""
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', f'file://{folder / "meet"}', rank=rank, world_size=2)
+    # The default of DDP: a parameter without a gradient would be waited for.
+    model = torch.nn.parallel.DistributedDataParallel(Trained(tiny()))
+    model(features(1, seed=rank), [scene.make_sample(5, (2, 0, 3) if rank == 0 else (0, 0, 0))]
+          ).backward()
+    torch.save([parameter.grad for parameter in model.parameters()], folder / f'{rank}.pt')
+    distributed.destroy_process_group()
+
+
+def test_a_process_without_annotations_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=train_together, args=(rank, tmp_path), daemon=True)
+                 for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+    first, second = (torch.load(tmp_path / f'{rank}.pt') for rank in range(2))
+    # The mean with a process that has no loss, but whose denominators are halved, is as if alone;
+    # attributes have a denominator of their own.
+    alone = tiny()
+    sum(alone.loss(features(1), [scene.make_sample(5, (2, 0, 3))]).values()).backward()
+    for (name, parameter), one, other in zip(alone.named_parameters(), first, second, strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+        if name.startswith(('fcos3d_head.', 'attr_logits.')):
+            share = 0.5 if name.startswith('attr') else 1
+            torch.testing.assert_close(one, parameter.grad * share, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_other_processes_count_in_the_denominators(monkeypatch: pytest.MonkeyPatch) -> None:

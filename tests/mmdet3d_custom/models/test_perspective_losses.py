@@ -98,6 +98,6 @@ def test_no_row_is_no_loss_but_a_gradient() -> None:
     logits = torch.zeros(4, 3, requires_grad=True)
     total = losses.speed_loss(speeds, torch.zeros(0), torch.zeros(0), 0.05) + (
         losses.attribute_loss(logits, torch.full((4,), 3), 3))
-    assert float(total) == 0
+    assert total.item() == 0
     total.backward()
     assert not logits.grad.any()
