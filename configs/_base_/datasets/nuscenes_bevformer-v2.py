@@ -1,7 +1,7 @@
 """nuScenes as BEVFormer v2 is trained: random sizes, mirrored pictures and BEV augmentation.
 
-The info files are those of ``tools/data/create_nuscenes_infos.py``. In training the lower 640 of
-900 rows are resized to a height of 512 to 768, tested at 640.
+The info files are temporal ones (``docs/bevformer_v2.md``). In training the lower 640 of 900 rows
+are resized to a height of 512 to 768, tested at 640.
 """
 data_root = 'data/nuscenes/'
 train_infos = 'nuscenes_infos_temporal_train.pkl'
