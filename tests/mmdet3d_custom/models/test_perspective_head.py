@@ -133,6 +133,116 @@ def test_nothing_but_centerness_is_lost_at_the_truth(monkeypatch: pytest.MonkeyP
         assert float(head.loss(features(1), [sample])[f'loss_box3d_{loss}_mono']) > 1e-3
 
 
+def naive_losses(outputs: PerspectiveOutputs, sample: object, pictures: list[int],
+                 ) -> dict[str, float]:
+    """All losses of a sample, one location after the other, in plain Python."""
+    found, count = sample.gt_instances_perspective, len(scene.CLASSES)
+    total = dict.fromkeys(LOSSES, 0.0)
+    sums = dict.fromkeys(('positive', 'centerness', 'attributes'), 0.0)
+    for level, (stride, limits) in enumerate(zip(STRIDES, RANGES, strict=True)):
+        maps = {name: value[level].detach().double().numpy()
+                for name, value in outputs._asdict().items()}
+        for row, camera in enumerate(pictures):
+            boxes = (found.cameras == camera).nonzero()[:, 0].tolist()
+            for i, j in np.ndindex(SHAPES[level]):
+                at = {name: value[row, :, i, j] for name, value in maps.items()}
+                point = np.array([j * stride, i * stride], float)
+                one = naive_match(point, stride, limits, found.bboxes.double().numpy(), boxes)
+                probability = 1 / (1 + np.exp(-at['cls_logits']))
+                for label in range(count):
+                    true = one is not None and label == int(found.labels[one])
+                    right = probability[label] if true else 1 - probability[label]
+                    total['loss_cls_mono'] -= (0.25 if true else 0.75) * (1 - right)**2 * np.log(
+                        right)
+                if one is not None:
+                    naive_positive(at, point, found, one, total, sums)
+    for name in total:
+        kind = name.split('_')[1]
+        denominator = {'cls': 'positive', 'centerness': 'positive', 'attr': 'attributes'}.get(
+            kind, 'centerness')
+        total[name] *= {'box3d': 2, 'attr': 0.2, 'speed': 0.2}.get(kind, 1) / max(
+            sums[denominator], 1e-6)
+    return total
+
+
+def naive_match(point: np.ndarray, stride: int, limits: tuple[float, float], bboxes: np.ndarray,
+                indices: list[int]) -> int | None:
+    best = None
+    for index in indices:
+        box = bboxes[index]
+        sides = np.r_[point - box[:2], box[2:] - point]
+        near = (np.abs(point - (box[:2] + box[2:]) / 2) < 1.5 * stride).all()
+        area = (box[2:] - box[:2]).prod()
+        if near and sides.min() > 0 and limits[0] < sides.max() <= limits[1] and (
+                best is None or area < best[0]):
+            best = area, index
+    return None if best is None else best[1]
+
+
+def naive_positive(at: dict[str, np.ndarray], point: np.ndarray, found: object, one: int,
+                   total: dict[str, float], sums: dict[str, float]) -> None:
+    label, count = int(found.labels[one]), len(scene.CLASSES)
+    box, size = found.bboxes[one].double().numpy(), found.sizes[one].double().numpy()
+    sides = np.r_[point - box[:2], box[2:] - point]
+    weight = np.sqrt(min(sides[0], sides[2]) / max(sides[0], sides[2])
+                     * min(sides[1], sides[3]) / max(sides[1], sides[3]))
+    sums['positive'] += 1
+    sums['centerness'] += weight
+    said = at['box2d_reg']
+
+    def area(values: np.ndarray) -> float:
+        return (values[0] + values[2]) * (values[1] + values[3])
+
+    overlap, hull = area(np.minimum(said, sides)), area(np.maximum(said, sides))
+    union = area(said) + area(sides) - overlap
+    total['loss_box2d_reg_mono'] += weight * (1 - (overlap + 1) / (union + 1)
+                                              + (hull - union) / hull)
+
+    def entropy(logit: float, wanted: float) -> float:
+        return np.log1p(np.exp(logit)) - wanted * logit
+
+    total['loss_centerness_mono'] += entropy(at['centerness'][0], weight)
+    # The box, of which the parts are exchanged one by one.
+    quat, ctr, (depth,), raw, (conf,) = (at[name].reshape(-1, count)[:, label] for name in (
+        'quat', 'ctr', 'depth', 'size', 'conf'))
+    pixel, center = point + ctr, found.centers[one].double().numpy()
+    said3d = dict(
+        quat=scene.ray_frame(pixel, scene.INTRINSICS) @ Rotation.from_quat(
+            quat[[1, 2, 3, 0]]).as_matrix(),
+        proj_ctr=pixel, depth=np.clip(depth / (500 * np.hypot(1 / 120, 1 / 110)), 0.1, 80),
+        size=(np.tanh(raw) + 1) * module.CANONICAL_SIZES[scene.CLASSES[label]])
+    seen = scene.INTRINSICS @ center
+    true = dict(quat=Rotation.from_quat(found.quaternions[one][[1, 2, 3, 0]]).as_matrix(),
+                proj_ctr=seen[:2] / seen[2], depth=center[2], size=size)
+
+    def corners(parts: dict[str, np.ndarray]) -> np.ndarray:
+        ray = np.linalg.inv(scene.INTRINSICS) @ np.r_[parts['proj_ctr'], 1]
+        return scene.corners(parts['quat'], ray * parts['depth'], parts['size'])
+
+    for name in true:
+        error = np.abs(corners(true | {name: said3d[name]}) - corners(true)).flatten()
+        values = [0.5 * e * e if e < 0.05 else e - 0.025 for e in error]
+        total[f'loss_box3d_{name}_mono'] += weight * sum(values) / 24
+    wanted = np.exp(-np.abs(corners(said3d) - corners(true)).mean())
+    total['loss_conf3d_mono'] += weight * entropy(conf, wanted)
+    attribute = int(found.attributes[one])
+    if attribute != 3:
+        sums['attributes'] += 1
+        logits = at['attr_logits']
+        total['loss_attr_mono'] += np.log(np.exp(logits).sum()) - logits[attribute]
+    error = abs(at['speed'][0] - float(found.speeds[one]))
+    total['loss_speed_mono'] += weight * (
+        0.5 * error**2 / 0.05 if error < 0.05 else error - 0.025)
+
+
+@pytest.mark.parametrize('seed', [3, 5])
+def test_losses_are_the_loops(seed: int) -> None:
+    head, inputs, sample = tiny().eval(), features(1, seed=seed), scene.make_sample(seed, (3, 0, 4))
+    expected = naive_losses(head([x[0, [0, 2]] for x in inputs]), sample, [0, 2])
+    got = {name: value.item() for name, value in head.loss(inputs, [sample]).items()}
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
 def test_predictions_at_the_truth_are_the_boxes_in_lidar(monkeypatch: pytest.MonkeyPatch) -> None:
     head, sample = tiny(), scene.make_sample(4, (2, 0, 3))
     monkeypatch.setattr(head, 'forward', lambda _: true_outputs(head, sample, [0, 1, 2]))
