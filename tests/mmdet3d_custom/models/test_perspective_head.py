@@ -280,6 +280,22 @@ def gradients(head: PerspectiveHead, inputs: list[torch.Tensor],
     return {name: value.item() for name, value in got.items()}
 
 
+def test_one_sample_is_learned_by_heart() -> None:
+    head, inputs, sample = tiny(num_convs=2), features(1), scene.make_sample(5, (3, 0, 4))
+    optimizer = torch.optim.AdamW(head.parameters(), 2e-2)
+    history = []
+    for _ in range(60):
+        found = head.loss(inputs, [sample])
+        history.append({name: value.item() for name, value in found.items()})
+        optimizer.zero_grad()
+        sum(found.values()).backward()
+        torch.nn.utils.clip_grad_norm_(head.parameters(), 35)
+        optimizer.step()
+    first, last = history[0], history[-1]
+    soft = {'loss_centerness_mono', 'loss_conf3d_mono'}  # their targets are between 0 and 1
+    assert all(last[name] < (0.9 if name in soft else 0.2) * first[name] for name in first)
+
+
 def test_loss_reaches_every_parameter_and_only_annotated_pictures() -> None:
     head, inputs = tiny(), features(2)
     samples = [scene.make_sample(5, (2, 0, 3)), scene.make_sample(6, (0, 0, 4))]
