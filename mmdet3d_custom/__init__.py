@@ -8,3 +8,8 @@ import mmcls_custom.necks  # noqa: F401
 from mmdet3d_custom._compat import import_mmdet3d
 
 import_mmdet3d()
+
+# After mmdet3d can be imported.
+from mmdet3d_custom.models import HybridQueries, PerspectiveHead  # noqa: E402
+
+__all__ = ['HybridQueries', 'PerspectiveHead']

@@ -161,7 +161,7 @@ CROSS_CUTTING = {
     'tests/configs/test_configs.py', 'tests/configs/test_detection_recipes.py',
     'tests/configs/test_detection_sets_recipes.py',
     'tests/configs/test_segmentation_recipes.py', 'tests/configs/test_classification_recipes.py',
-    'tests/configs/test_vit_recipes.py',
+    'tests/configs/test_vit_recipes.py', 'tests/configs/test_nuscenes_recipes.py',
     'tests/ops_dcn/test_cuda.py', 'tests/ops_dcn/test_cuda_emulation.py',
     'tests/ops_dcn/test_cuda_host.py', 'tests/ops_dcn/test_golden.py',
     'tests/ops_dcn/test_kernels.py', 'tests/ops_dcn/test_oracle.py',

@@ -21,14 +21,17 @@ LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' no
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
 def test_model_builds(path: Path) -> None:
+    if path.parent.name == 'nuscenes':
+        pytest.importorskip('mmdet3d_custom.models.bevformer_v2')
     cfg = load_config(str(path))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build_on_meta(lambda: MODELS.build(cfg.model))
-    # ConvNeXt is mmpretrain's own class; every other backbone is ours.
-    assert type(model.backbone).__module__.startswith(
-        ('mmcls_custom.', 'mmdet_custom.', 'mmpretrain.'))
+    # ConvNeXt is mmpretrain's own class, ResNet mmdet's; every other backbone is ours.
+    backbone = model.img_backbone if path.parent.name == 'nuscenes' else model.backbone
+    assert type(backbone).__module__.startswith(
+        'mmdet.' if '_r50_' in path.stem else ('mmcls_custom.', 'mmdet_custom.', 'mmpretrain.'))
     assert cfg.optim_wrapper.constructor == (
-        'DefaultOptimWrapperConstructor' if 'backbone-lr' in path.stem else
+        'DefaultOptimWrapperConstructor' if '_r50_' in path.stem or 'backbone-lr' in path.stem else
         'LayerDecayOptimWrapperConstructor')
     assert {'LocalVisBackend', 'TensorboardVisBackend'} == {
         backend.type for backend in cfg.visualizer.vis_backends}
