@@ -8,3 +8,7 @@ import mmcls_custom.necks  # noqa: F401
 from mmdet3d_custom._compat import import_mmdet3d
 
 import_mmdet3d()
+
+from mmdet3d_custom import datasets  # noqa: E402
+
+__all__ = ['datasets']
