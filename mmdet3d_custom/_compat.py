@@ -5,9 +5,10 @@ with them. This is the one place that shows it the versions it wants, for the ti
 """
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _ACCEPTED = {'mmcv': '2.1.0', 'mmdet': '3.3.0'}
 
@@ -30,10 +31,21 @@ def _accepted_versions() -> Iterator[None]:
 def import_mmdet3d() -> None:
     """Import mmdet3d once; later ``import mmdet3d`` statements anywhere then succeed.
 
+    PIL's limit of pixels stays as it is; the devkits that mmdet3d's data sets and metrics import
+    would lift it.
+
     Raises:
         ImportError: mmdet3d is not installed (``make env`` installs it).
     """
     if 'mmdet3d' in sys.modules:
         return
-    with _accepted_versions():
-        import mmdet3d  # noqa: F401
+    from PIL import Image
+    limit = Image.MAX_IMAGE_PIXELS
+    try:
+        with _accepted_versions():
+            import mmdet3d  # noqa: F401
+        for devkit in ('nuscenes', 'lyft_dataset_sdk'):
+            with suppress(ImportError):
+                importlib.import_module(f'{devkit}.utils.map_mask')
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -5,15 +5,21 @@ belong to them, so a wrong matrix shows at once.
 """
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
-from mmdet3d.registry import VISUALIZERS
+from mmdet3d.registry import HOOKS, VISUALIZERS
 from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 from mmengine.visualization import Visualizer
+from torch import Tensor
+
+from mmdcn.apis.drawing import write_image
 
 # Where each camera of the contract's order stands in the picture: (row, column), seen from above.
 PLACES = ((0, 1), (0, 2), (0, 0), (1, 1), (1, 0), (1, 2))
@@ -34,12 +40,13 @@ class MultiViewVisualizer(Visualizer):
     """Draws samples of six cameras.
 
     Args:
+        name: See mmengine's ``Visualizer``.
         extent: Half the width of the bird's-eye view in m.
         **kwargs: See mmengine's ``Visualizer``.
     """
 
-    def __init__(self, *args: Any, extent: float = 55.0, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, name: str = 'visualizer', extent: float = 55.0, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
         self.extent = extent
 
     def draw_views(self, views: Sequence[np.ndarray], sample: BaseDataElement,
@@ -105,6 +112,49 @@ class MultiViewVisualizer(Visualizer):
                                (points.mean(0), front)):
                 cv2.line(picture, *_pixels(start, end), color, thickness, cv2.LINE_AA)
         return picture
+
+
+@HOOKS.register_module()
+class DrawPredictionsHook(Hook):
+    """Draws every tested sample: what ``--show-dir`` means for samples of six cameras.
+
+    Args:
+        out_dir: Folder of the pictures, ``SCENE_POSITION.jpg`` for each sample.
+        score_thr: Objects below this score are not drawn.
+    """
+
+    def __init__(self, out_dir: str, score_thr: float = 0.3) -> None:
+        self.out_dir = out_dir
+        self.score_thr = score_thr
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                        outputs: Sequence[BaseDataElement] | None = None) -> None:
+        """Draw the outputs of one batch."""
+        dataset = runner.test_dataloader.dataset
+        for images, sample in zip(data_batch['inputs']['img'], outputs or [], strict=True):
+            info = dataset.find_sample(sample.metainfo['token'])
+            picture = runner.visualizer.draw_views(
+                current_views(images, sample), sample, self.score_thr, with_truth=True)
+            name = f'{info["scene_name"]}_{info["frame_idx"]:03d}.jpg'
+            write_image(os.path.join(self.out_dir, name), picture[..., ::-1])
+
+
+def current_views(images: Tensor, sample: BaseDataElement) -> list[np.ndarray]:
+    """The pictures of the current frame as a pipeline packs them, without the padding.
+
+    Args:
+        images: (T*6, 3, H, W) uint8 BGR.
+        sample: Data sample with ``frames``, ``img_shape`` and ``flip``.
+
+    Returns:
+        Six arrays (H0, W0, 3) RGB uint8, un-mirrored.
+    """
+    meta = sample.metainfo
+    views = images.unflatten(0, (len(meta['frames']), -1))[list(meta['frames']).index(0)]
+    views = views.flip(-1) if meta.get('flip', False) else views
+    height, width = meta['img_shape'][:2]
+    views = views[..., :height, :width].flip(1).permute(0, 2, 3, 1)
+    return list(views.contiguous().numpy())
 
 
 def current_matrices(sample: BaseDataElement) -> np.ndarray:

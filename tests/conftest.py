@@ -10,7 +10,7 @@ import torch
 
 from tests.helpers import reference_path
 
-pytest_plugins = ['tests.systems']
+pytest_plugins = ['tests.systems', 'tests.nuscenes_sets']
 
 
 @pytest.fixture(scope='session')

@@ -1,11 +1,13 @@
-"""Write small data sets in the real COCO, ImageNet and ADE20K formats, offline.
+"""Write small data sets in the real COCO, ImageNet, ADE20K and nuScenes formats, offline.
 
     python tools/make_mini_data.py --root data/mini
+    python tools/make_mini_data.py --root data/mini --sets nuscenes
 
-takes less than a minute and writes the same bytes for the same seed and library versions.
+take less than a minute each and write the same bytes for the same seed and library versions.
 Objects are handwritten digits and textured, turned shapes that cover one another; the
 backgrounds are crops of photographs. Form tells the class, colour does not. Train and val
-share no photograph and no handwritten digit.
+share no photograph and no handwritten digit. The scenes of nuScenes, which is written when it is
+named and needs mmdet3d, are boxes in the colours of their classes on a chequered ground.
 
 Classes (importable from ``tools/mini_data/classes.py``):
 
@@ -13,9 +15,12 @@ Classes (importable from ``tools/mini_data/classes.py``):
 - imagenet: circle, cross, digit_2, digit_4, ring, square, star, triangle
 - ade: background, circle, digit_2, digit_4, ring, square, star, triangle; 0 on disk is void,
   so configs say ``reduce_zero_label=True``
+- nuscenes: barrier, bicycle, bus, car, construction_vehicle, motorcycle, pedestrian,
+  traffic_cone, trailer, truck
 
 Every set folder also holds ``mini_data.json`` (seed, counts, classes, digest),
-``provenance.json`` (photograph, crop and digits of every picture) and ``overview.png``.
+``provenance.json`` (photograph, crop and digits of every picture, or scene, frame and camera) and
+``overview.png``.
 A second call finds the data whole and leaves it alone.
 """
 from __future__ import annotations
@@ -33,8 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mmdcn.apis import cli  # noqa: E402
 from mmdcn.errors import UserError  # noqa: E402
-from tools.mini_data import ade, coco, imagenet  # noqa: E402
-from tools.mini_data.classes import CLASSES, SPLITS  # noqa: E402
+from tools.mini_data import ade, coco, imagenet, nuscenes  # noqa: E402
+from tools.mini_data.classes import CLASSES, DEFAULT_SETS, SPLITS  # noqa: E402
 from tools.mini_data.overview import write_overview  # noqa: E402
 from tools.mini_data.sources import PHOTOS, load_photo, photo_names  # noqa: E402
 from tools.mini_data.store import (  # noqa: E402
@@ -46,7 +51,8 @@ from tools.mini_data.store import (  # noqa: E402
     written_aside,
 )
 
-FORMATS: dict[str, ModuleType] = {'coco': coco, 'imagenet': imagenet, 'ade': ade}
+FORMATS: dict[str, ModuleType] = {'coco': coco, 'imagenet': imagenet, 'ade': ade,
+                                  'nuscenes': nuscenes}
 
 
 def _seed(text: str) -> int:
@@ -88,8 +94,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--root', type=Path, required=True,
                         help='folder for the sets, such as data/mini')
     parser.add_argument('--seed', type=_seed, default=0, help='default: 0')
-    parser.add_argument('--sets', nargs='+', choices=list(FORMATS), default=list(FORMATS),
-                        help='default: all')
+    parser.add_argument('--sets', nargs='+', choices=list(FORMATS),
+                        default=list(DEFAULT_SETS),
+                        help=f'default: {" ".join(DEFAULT_SETS)}')
     parser.add_argument('--scale', type=_scale, default=1.0,
                         help='factor for the number of pictures, default: 1')
     parser.add_argument('--workers', type=_workers, default=os.cpu_count() or 1,
@@ -97,6 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--overwrite', action='store_true',
                         help='replace what an earlier call of this tool wrote')
     return parser
+
+
+def _has_photos(set_name: str) -> bool:
+    """Whether a set is made of photographs and handwritten digits."""
+    return set_name != 'nuscenes'
 
 
 def _draw_all(folder: Path, set_name: str, args: argparse.Namespace,
@@ -123,12 +135,14 @@ def _write_notes(folder: Path, wanted: dict, records: list[dict],
     write_json(folder / 'provenance.json', provenance)
     write_overview(folder, set_name)
     files, content_digest = digest(folder)
-    digits = {split: sorted({index for record in records if record['split'] == split
-                             for index in record['provenance']['digits']}) for split in SPLITS}
-    manifest = wanted | {
-        'classes': list(CLASSES[set_name]), 'counts': counts,
-        'photographs': {split: list(photo_names(split)) for split in SPLITS},
-        'digits': digits, 'files': files, 'digest': content_digest}
+    sources = {}
+    if _has_photos(set_name):
+        sources['photographs'] = {split: list(photo_names(split)) for split in SPLITS}
+        sources['digits'] = {split: sorted({
+            index for record in records if record['split'] == split
+            for index in record['provenance']['digits']}) for split in SPLITS}
+    manifest = wanted | {'classes': list(CLASSES[set_name]), 'counts': counts} | sources | {
+        'files': files, 'digest': content_digest}
     write_json(folder / MANIFEST, manifest, indent=1)
     return manifest
 
@@ -154,7 +168,7 @@ def _make_sets(args: argparse.Namespace) -> list[dict]:
     missing = [name for name, manifest in manifests.items() if manifest is None]
     if missing:
         # Loaded here, before the processes start, so that they inherit the photographs.
-        for name in PHOTOS:
+        for name in PHOTOS if any(map(_has_photos, missing)) else ():
             load_photo(name)
         with ProcessPoolExecutor(args.workers) as pool:
             manifests.update({name: _make_set(name, args, pool) for name in missing})

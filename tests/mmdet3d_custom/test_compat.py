@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from PIL import Image
 
 from mmdet3d_custom import _compat
 
@@ -31,3 +32,11 @@ def test_mmdet3d_is_imported_once():
     first = sys.modules['mmdet3d']
     _compat.import_mmdet3d()
     assert sys.modules['mmdet3d'] is first
+
+
+def test_the_limit_of_pixels_stays():
+    """Devkits lift it as they are imported."""
+    pytest.importorskip('mmdet3d_custom')
+    import mmdet3d.evaluation  # noqa: F401
+    assert 'nuscenes.utils.map_mask' in sys.modules
+    assert Image.MAX_IMAGE_PIXELS < 1e9

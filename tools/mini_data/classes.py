@@ -6,6 +6,9 @@
   (folder names; index = alphabetical order, as ``CustomDataset`` and ``ImageNet`` count them)
 - ade: background, circle, digit_2, digit_4, ring, square, star, triangle
   (label 0 on disk = void; ``reduce_zero_label=True`` makes background class 0)
+- nuscenes: barrier, bicycle, bus, car, construction_vehicle, motorcycle, pedestrian,
+  traffic_cone, trailer, truck
+  (the ten of the detection task; published BEVFormers count them in this order)
 """
 from __future__ import annotations
 
@@ -29,7 +32,16 @@ ADE_CLASSES = (
     'background', 'circle', 'digit_2', 'digit_4', 'ring', 'square', 'star', 'triangle',
 )
 
-CLASSES = {'coco': COCO_CLASSES, 'imagenet': IMAGENET_CLASSES, 'ade': ADE_CLASSES}
+NUSCENES_CLASSES = (
+    'barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcycle', 'pedestrian',
+    'traffic_cone', 'trailer', 'truck',
+)
+
+CLASSES = {'coco': COCO_CLASSES, 'imagenet': IMAGENET_CLASSES, 'ade': ADE_CLASSES,
+           'nuscenes': NUSCENES_CLASSES}
+
+DEFAULT_SETS = ('coco', 'imagenet', 'ade')
+"""What is written unless sets are named; nuscenes needs mmdet3d and the devkit."""
 
 PALETTE = (
     (110, 110, 110), (230, 60, 60), (60, 140, 255), (250, 200, 40), (60, 200, 90),

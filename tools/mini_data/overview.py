@@ -4,11 +4,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mmengine
 import numpy as np
 from PIL import Image, ImageDraw
 
 from tools.mini_data.ade import FOLDERS
 from tools.mini_data.classes import ADE_CLASSES, COCO_CATEGORY_IDS, IMAGENET_CLASSES, PALETTE
+from tools.mini_data.nuscenes_world import CAMERAS
 
 _COLUMNS = 6
 _ROWS = {'train': 2, 'val': 2}
@@ -89,7 +91,49 @@ def _ade_pictures(folder: Path, split: str, count: int) -> list[Image.Image]:
     return pictures
 
 
-_PICTURES = {'coco': _coco_pictures, 'imagenet': _imagenet_pictures, 'ade': _ade_pictures}
+# Pairs of corners of a box that an edge joins; a corner's bits are its sides.
+_EDGES = [(first, first | bit) for first in range(8) for bit in (1, 2, 4) if not first & bit]
+
+
+def _edges_of(box: dict, matrix: list[list[float]]) -> list[tuple[float, ...]]:
+    """Pixels x y x y of the edges of a box of the info file."""
+    w, x, y, z = box['quat_wxyz']
+    turn = np.array([
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]])
+    width, length, height = box['wlh']
+    signs = np.array([[number >> axis & 1 for axis in range(3)] for number in range(8)]) - 0.5
+    corners = (signs * (length, width, height)) @ turn.T + box['xyz']
+    pixels = corners @ np.array(matrix).T
+    pixels = pixels[:, :2] / pixels[:, 2:]
+    return [(*pixels[first], *pixels[second]) for first, second in _EDGES]
+
+
+def _nuscenes_pictures(folder: Path, split: str, count: int) -> list[Image.Image]:
+    """The six cameras of a key frame in a row, with the boxes of the info file."""
+    content = mmengine.load(folder / f'nuscenes_infos_temporal_{split}.pkl')
+    names = {number: name for name, number in content['metainfo']['categories'].items()}
+    firsts = {info['scene_token']: info for info in reversed(content['data_list'])}
+    pictures = []
+    for info in list(firsts.values())[:count // _COLUMNS]:
+        for camera in CAMERAS:
+            view = info['images'][camera]
+            with Image.open(folder / 'samples' / camera / view['img_path']) as picture:
+                small = picture.reduce(4)
+            pen = ImageDraw.Draw(small)
+            for box in view['mono_instances']:
+                for edge in _edges_of(box, view['cam2img']):
+                    pen.line([value / 4 for value in edge], fill=(255, 255, 255))
+                _caption(small, (box['bbox'][0] / 4, box['bbox'][1] / 4), names[box['label']],
+                         (255, 255, 255))
+            _caption(small, (2, 13), camera, (255, 255, 255))
+            pictures.append(small)
+    return pictures
+
+
+_PICTURES = {'coco': _coco_pictures, 'imagenet': _imagenet_pictures, 'ade': _ade_pictures,
+             'nuscenes': _nuscenes_pictures}
 
 
 def write_overview(folder: Path, set_name: str) -> None:

@@ -17,7 +17,7 @@ from mmdcn.writing import write_text
 from tools.mini_data.classes import SPLITS, VERSION
 
 MANIFEST = 'mini_data.json'
-_SETS = ('coco', 'imagenet', 'ade')
+_SETS = ('coco', 'imagenet', 'ade', 'nuscenes')
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def scaled(count: int, scale: float) -> int:
     return max(1, round(count * scale))
 
 
-def write_json(path: Path, content: dict, indent: int | None = None) -> None:
+def write_json(path: Path, content: dict | list, indent: int | None = None) -> None:
     """Write JSON, the same bytes every time."""
     write_text(path, json.dumps(content, indent=indent) + '\n')
 

@@ -12,8 +12,8 @@ from tools.mini_data import classes
 
 
 def described(text: str) -> dict[str, tuple[str, ...]]:
-    """``- coco: circle, ring`` of a docstring."""
-    found = re.findall(r'^- (\w+): ([\w, ]+)', text, re.MULTILINE)
+    """``- coco: circle, ring`` of a docstring; lists may go on in the next line."""
+    found = re.findall(r'^- (\w+): ([\w, ]+(?:(?<=,)\n  [\w, ]+)*)', text, re.MULTILINE)
     return {name: tuple(word.strip() for word in names.split(',') if word.strip())
             for name, names in found}
 
@@ -31,6 +31,11 @@ def test_order_is_that_of_the_labels() -> None:
     assert classes.ADE_CLASSES[0] == 'background'
     for names in classes.CLASSES.values():
         assert len(set(names)) == len(names)
+
+
+def test_classes_of_nuscenes_are_in_alphabetical_order() -> None:
+    assert list(classes.NUSCENES_CLASSES) == sorted(classes.NUSCENES_CLASSES)
+    assert set(classes.DEFAULT_SETS) == set(classes.CLASSES) - {'nuscenes'}
 
 
 def test_ids_of_coco_have_gaps() -> None:

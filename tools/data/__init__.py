@@ -1,0 +1,1 @@
+"""Scripts that prepare real data sets."""
