@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mmdet3d_custom.models.bev_attention import at_least_float32
 
-# Instead of costs that are not finite, which the solver refuses.
-_IMPOSSIBLE = 100.0
+# Instead of costs that are not finite, which the solver refuses; above all that are.
+_IMPOSSIBLE = 1e6
 
 
 def smooth_l1_cost(codes: Tensor, targets: Tensor) -> Tensor:
