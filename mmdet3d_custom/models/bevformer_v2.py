@@ -225,8 +225,10 @@ class BEVFormerV2(Base3DDetector):
                              f'({len(samples)}, {frames} frames * cameras, 3, H, W)')
         imgs = imgs.unflatten(1, (frames, -1))
         metas = [sample.metainfo for sample in samples]
-        history = self._history(imgs, metas) if frames > 1 else None
-        features = self._frame_features(imgs[:, self.current], metas, self.current)
+        # Decided here, as history is computed in eval mode while weights train, too.
+        remember = self.cache.capacity > 0 and not self.training and not torch.is_grad_enabled()
+        history = self._history(imgs, metas, remember) if frames > 1 else None
+        features = self._frame_features(imgs[:, self.current], metas, self.current, remember)
         proposals = None
         if self.pts_bbox_head.hybrid_queries is not None:
             with eval_mode(self.fcos3d_bbox_head):
@@ -234,7 +236,8 @@ class BEVFormerV2(Base3DDetector):
                     tuple(level.detach() for level in features[:self.num_mono_levels]), metas)
         return features, history, proposals
 
-    def _history(self, imgs: Tensor, metas: Sequence[Meta]) -> list[Tensor | None]:
+    def _history(self, imgs: Tensor, metas: Sequence[Meta], remember: bool,
+                 ) -> list[Tensor | None]:
         """BEV maps of the other frames; rows of samples without a frame are zero."""
         valid = frame_validity(metas, self.frames)
         history: list[Tensor | None] = [None] * len(self.frames)
@@ -244,15 +247,16 @@ class BEVFormerV2(Base3DDetector):
                 if frame == self.current or not rows:
                     continue
                 some = [metas[row] for row in rows]
-                features = self._frame_features(imgs[rows, frame], some, frame)
+                features = self._frame_features(imgs[rows, frame], some, frame, remember)
                 bev = self.pts_bbox_head.encode(features, some, frame)
                 history[frame] = bev.new_zeros(len(metas), *bev.shape[1:])
                 history[frame][rows] = bev
         return history
 
-    def _frame_features(self, imgs: Tensor, metas: Sequence[Meta], frame: int) -> Levels:
+    def _frame_features(self, imgs: Tensor, metas: Sequence[Meta], frame: int,
+                        remember: bool) -> Levels:
         """Maps of a frame (B, N, 3, H, W), computed or remembered."""
-        if not self.cache.capacity or self.training or torch.is_grad_enabled():
+        if not remember:
             return self.extract_feat(imgs, metas)
         found = []
         for row, meta in enumerate(metas):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 
 import numpy as np
 import torch
@@ -38,7 +39,9 @@ def pico_model(**changes: object) -> torch.nn.Module:
     Offsets and attention weights of deformable layers depend on the query, unlike initially.
     """
     model = MODELS.build(pico_config(**changes))
+    logging.disable(logging.INFO)  # mmengine tells of each parameter
     model.init_weights()
+    logging.disable(logging.NOTSET)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if 'sampling_offsets.weight' in name or 'attention_weights.weight' in name:
