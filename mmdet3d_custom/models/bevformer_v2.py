@@ -86,8 +86,9 @@ class BEVFormerV2(Base3DDetector):
     ``feature_cache`` the maps of the neck are kept by the tokens of their frames
     (``frame_tokens``), so that the samples of a scene in their order compute each picture once:
     the number of frames that ``frames`` spans, from first to last, times the samples of a batch,
-    are enough. Results are the same. A frame of six 640x1600 pictures takes 131 MB in float32. It
-    is off for frames without a token, in training, and where gradients are recorded; every switch
+    are enough. Results are the same. A frame of six 640x1600 pictures takes 131 MB in float32.
+    Where several processes test, mmengine's sampler deals the samples out one by one, which leaves
+    less to find. It is off for frames without a token, in training, and where gradients are recorded; every switch
     between training and eval mode and every loading of weights empties it. Who changes weights in
     another way calls ``cache.clear()``.
 
@@ -134,6 +135,16 @@ class BEVFormerV2(Base3DDetector):
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.cache = FeatureCache(feature_cache)
         self.register_load_state_dict_post_hook(lambda module, _: module.cache.clear())
+
+    @property
+    def backbone(self) -> nn.Module:
+        """``img_backbone``, by the name that tools of all tasks look for."""
+        return self.img_backbone
+
+    @property
+    def neck(self) -> nn.Module | None:
+        """``img_neck``, likewise."""
+        return self.img_neck
 
     def train(self, mode: bool = True) -> BEVFormerV2:
         """Switch to training or eval mode; forgets cached features."""

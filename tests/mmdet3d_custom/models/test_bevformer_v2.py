@@ -15,6 +15,7 @@ from mmdet3d.structures import Det3DDataSample  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
 from mmdcn.analysis.complexity import build_on_meta  # noqa: E402
+from mmdcn.engine.amp import bfloat16_features  # noqa: E402
 from mmdet3d_custom.models.bevformer_v2 import (  # noqa: E402
     BEVFormerV2,
     FeatureCache,
@@ -376,6 +377,18 @@ def test_bfloat16_autocast_is_finite_and_close():
     sum(losses.values()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters()
                if parameter.grad is not None)
+
+
+def test_cpu_mixed_precision_finds_backbone_and_neck():
+    model, batch = pico_model(), make_batch()
+    seen = []
+    model.img_backbone.levels[0].register_forward_hook(
+        lambda *_: seen.append(torch.is_autocast_enabled('cpu')))
+    with bfloat16_features(model):
+        rough = raw(model, batch)
+    assert seen == [True] and not torch.equal(rough[0], raw(model, batch)[0])
+    assert {name.partition('.')[0] for name in model.state_dict()} == {
+        'img_backbone', 'img_neck', 'pts_bbox_head'}
 
 
 def test_checkpointing_is_an_option_of_encoder_and_fusion():
