@@ -84,13 +84,13 @@ class BEVFormerV2(Base3DDetector):
 
     At test time every frame of a sample is computed anew, hence each picture T times. With
     ``feature_cache`` the maps of the neck are kept by the tokens of their frames
-    (``frame_tokens``), so that the samples of a scene in their order compute each picture once:
-    the number of frames that ``frames`` spans, from first to last, times the samples of a batch,
-    are enough. Results are the same. A frame of six 640x1600 pictures takes 131 MB in float32.
-    Where several processes test, mmengine's sampler deals the samples out one by one, which leaves
-    less to find. It is off for frames without a token, in training, and where gradients are recorded; every switch
-    between training and eval mode and every loading of weights empties it. Who changes weights in
-    another way calls ``cache.clear()``.
+    (``frame_tokens``), so that the samples of a scene in their order compute each picture once: the
+    number of frames that ``frames`` spans, from first to last, times the samples of a batch, are
+    enough. Results are the same. A frame of six 640x1600 pictures takes 131 MB in float32. Where
+    several processes test, mmengine's sampler deals the samples out one by one, which leaves less
+    to find. It is off for frames without a token, in training, and where gradients are recorded;
+    every switch between training and eval mode and every loading of weights empties it. Who changes
+    weights in another way calls ``cache.clear()``.
 
     Args:
         img_backbone: Any registered backbone, e.g. ``dict(type='FlashInternImage')``.

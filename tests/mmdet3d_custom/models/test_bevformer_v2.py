@@ -12,6 +12,7 @@ from torch import Tensor, nn
 pytest.importorskip('mmdet3d_custom')
 from mmdet3d.registry import MODELS  # noqa: E402
 from mmdet3d.structures import Det3DDataSample  # noqa: E402
+from mmengine.optim import OptimWrapper  # noqa: E402
 from mmengine.structures import InstanceData  # noqa: E402
 
 from mmdcn.analysis.complexity import build_on_meta  # noqa: E402
@@ -389,6 +390,30 @@ def test_cpu_mixed_precision_finds_backbone_and_neck():
     assert seen == [True] and not torch.equal(rough[0], raw(model, batch)[0])
     assert {name.partition('.')[0] for name in model.state_dict()} == {
         'img_backbone', 'img_neck', 'pts_bbox_head'}
+
+
+def test_a_step_on_pictures_of_two_sizes():
+    model = pico_model(data_preprocessor=dict(
+        type='mmdet3d.Det3DDataPreprocessor', mean=[123.0] * 3, std=[58.0] * 3,
+        pad_size_divisor=32))
+    _, samples = make_batch(flips=(True, True))
+    images = [torch.randint(256, (6, 3, 60, width), dtype=torch.uint8) for width in (160, 120)]
+    for sample in samples:
+        del sample.batch_input_shape
+        del sample.pad_shape
+    data = dict(inputs=dict(img=images), data_samples=samples)
+    given = model.data_preprocessor(copy.deepcopy(data), training=True)
+    assert given['inputs']['imgs'].shape == (2, 6, 3, 64, 160)
+    assert [sample.pad_shape for sample in given['data_samples']] == [(64, 160), (64, 128)]
+    before = copy.deepcopy(model.state_dict())
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.01))
+    losses = model.train().train_step(data, wrapper)
+    assert losses['loss'].isfinite() and set(losses) == {
+        'loss', 'loss_cls', 'loss_bbox', 'd0.loss_cls', 'd0.loss_bbox'}
+    changed = {name for name, value in model.state_dict().items()
+               if not torch.equal(value, before[name])}
+    assert 'img_backbone.patch_embed.conv1.weight' in changed
+    assert not changed & WITHOUT_GRADIENT
 
 
 def test_checkpointing_is_an_option_of_encoder_and_fusion():
