@@ -56,9 +56,9 @@ def test_projection_is_that_of_a_loop():
 def test_what_is_behind_a_camera_or_on_its_edge_is_not_inside():
     matrix = torch.eye(4).view(1, 1, 4, 4)  # pixel = (x, y) / z
     points = torch.tensor([[0.5, 0.5, 1], [-0.5, -0.5, -1], [0.5, 0.5, 1e-5], [0, 0.5, 1],
-                           [1, 0.5, 1], [0.5, 0, 1], [0.5, 1, 1]]).view(7, 1, 3)
-    _, inside = project_points(points, matrix, (1, 1))
-    assert inside.flatten().tolist() == [True] + [False] * 6
+                           [1, 0.5, 1], [0.5, 0, 1], [0.5, 1, 1], [5e-6, 5e-6, -1]])
+    _, inside = project_points(points[:, None], matrix, (1, 1))
+    assert inside.flatten().tolist() == [True] + [False] * 7
 
 
 def test_projection_is_exact_under_autocast():
