@@ -322,6 +322,7 @@ def test_nothing_is_cached_without_tokens_in_training_or_with_gradients():
         assert not len(model.cache)
     model.train()
     model(*batches[1], mode='loss')
+    raw(model, batches[1])
     assert not len(model.cache)
 
 
