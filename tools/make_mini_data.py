@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--root', type=Path, required=True,
                         help='folder for the sets, such as data/mini')
     parser.add_argument('--seed', type=_seed, default=0, help='default: 0')
-    parser.add_argument('--sets', nargs='+', choices=list(FORMATS),
+    parser.add_argument('--sets', '--tasks', nargs='+', choices=list(FORMATS),
                         default=list(DEFAULT_SETS),
                         help=f'default: {" ".join(DEFAULT_SETS)}')
     parser.add_argument('--scale', type=_scale, default=1.0,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmdet3d.registry import MODELS
@@ -20,22 +20,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-
-class ExtraQueries(NamedTuple):
-    """Queries beside the learned ones, the same in every group.
-
-    Attributes:
-        reference_points: (B, K, 3), x y z in 0..1 of the range.
-        query_pos: (B, K, C).
-        content: (B, K, C).
-        valid: (B, K) bool; the others fill a sample up: no query may see them, they are not
-            matched and predict nothing.
-    """
-
-    reference_points: Tensor
-    query_pos: Tensor
-    content: Tensor
-    valid: Tensor
+from mmdet3d_custom.models.bev_transformer import ExtraQueries
 
 
 @MODELS.register_module()

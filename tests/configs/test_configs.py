@@ -21,8 +21,6 @@ LEAVES = sorted(path for path in (ROOT / 'configs').rglob('*.py') if '_base_' no
 
 @pytest.mark.parametrize('path', LEAVES, ids=lambda path: path.stem)
 def test_model_builds(path: Path) -> None:
-    if path.parent.name == 'nuscenes':
-        pytest.importorskip('mmdet3d_custom.models.bevformer_v2')
     cfg = load_config(str(path))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build_on_meta(lambda: MODELS.build(cfg.model))

@@ -327,7 +327,6 @@ def test_published_figures_stand_in_the_docstring(name: str) -> None:
 @pytest.mark.parametrize('name', ['t1-base_r50_16xb1-24e',
                                   'bidirectional_internimage-xl_32xb1-24e'])
 def test_parameters_train_as_published(name: str) -> None:
-    pytest.importorskip('mmdet3d_custom.models.bevformer_v2')
     row, cfg = ROWS[name], load(name)
     model = recipes.build(path_of(name))
     trained = {key: value for key, value in recipes.parameter_groups(cfg, model).items()
