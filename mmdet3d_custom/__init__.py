@@ -10,6 +10,6 @@ from mmdet3d_custom._compat import import_mmdet3d
 import_mmdet3d()
 
 # After mmdet3d can be imported.
-from mmdet3d_custom import datasets, models, visualization  # noqa: E402
+from mmdet3d_custom import datasets, evaluation, models, visualization  # noqa: E402
 
-__all__ = ['datasets', 'models', 'visualization']
+__all__ = ['datasets', 'evaluation', 'models', 'visualization']

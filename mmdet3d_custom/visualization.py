@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmdet3d.registry import HOOKS, VISUALIZERS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.hooks import Hook
@@ -49,15 +50,15 @@ class MultiViewVisualizer(Visualizer):
         super().__init__(name, **kwargs)
         self.extent = extent
 
-    def draw_views(self, views: Sequence[np.ndarray], sample: BaseDataElement,
-                   score_thr: float, with_truth: bool) -> np.ndarray:
+    def draw_views(self, images: Tensor, sample: BaseDataElement, score_thr: float,
+                   with_truth: bool) -> np.ndarray:
         """The picture of a sample.
 
         Args:
-            views: Six pictures (H, W, 3) RGB uint8 of the current frame, un-mirrored, in the order
-                FRONT, FRONT_RIGHT, FRONT_LEFT, BACK, BACK_LEFT, BACK_RIGHT.
-            sample: Data sample with ``pred_instances_3d`` and ``lidar2img``, and with
-                ``eval_ann_info`` or ``gt_instances_3d`` if the ground truth is to be drawn.
+            images: (T*6, 3, H, W) uint8 BGR as the pipeline packs them, in each frame FRONT,
+                FRONT_RIGHT, FRONT_LEFT, BACK, BACK_LEFT, BACK_RIGHT.
+            sample: Data sample with ``pred_instances_3d`` and the metainfo of the pipeline, and
+                with ``eval_ann_info`` or ``gt_instances_3d`` if the ground truth is to be drawn.
             score_thr: Objects below this score are not drawn.
             with_truth: Draw the ground truth, too, in white.
 
@@ -66,18 +67,16 @@ class MultiViewVisualizer(Visualizer):
             right, x to the right and y up.
 
         Raises:
-            ValueError: There are not six pictures.
+            ValueError: There are not six pictures a frame.
         """
-        if len(views) != len(PLACES):
-            raise ValueError(f'views is not valid: got {len(views)} pictures, expected '
-                             f'{len(PLACES)}; pass those of the current frame')
+        views = current_views(images, sample)
         height, width = views[0].shape[:2]
         lidar2img = current_matrices(sample)
         sheet = np.zeros((2 * height, 3 * width, 3), np.uint8)
         objects = list(self._objects(sample, score_thr, with_truth))
         thickness = max(1, round(width / 500))
         for camera, (row, column) in enumerate(PLACES):
-            view = np.ascontiguousarray(views[camera])
+            view = views[camera]
             for corners, _, color in objects:
                 draw_box(view, corners, lidar2img[camera], color, thickness)
             sheet[row * height:(row + 1) * height, column * width:(column + 1) * width] = view
@@ -132,9 +131,9 @@ class DrawPredictionsHook(Hook):
         """Draw the outputs of one batch."""
         dataset = runner.test_dataloader.dataset
         for images, sample in zip(data_batch['inputs']['img'], outputs or [], strict=True):
-            info = dataset.find_sample(sample.metainfo['token'])
-            picture = runner.visualizer.draw_views(
-                current_views(images, sample), sample, self.score_thr, with_truth=True)
+            info = dataset.get_data_info(dataset.find_sample(sample.metainfo['token']))
+            picture = runner.visualizer.draw_views(images, sample, self.score_thr,
+                                                   with_truth=True)
             name = f'{info["scene_name"]}_{info["frame_idx"]:03d}.jpg'
             write_image(os.path.join(self.out_dir, name), picture[..., ::-1])
 
@@ -148,13 +147,19 @@ def current_views(images: Tensor, sample: BaseDataElement) -> list[np.ndarray]:
 
     Returns:
         Six arrays (H0, W0, 3) RGB uint8, un-mirrored.
+
+    Raises:
+        ValueError: There are not six pictures a frame.
     """
     meta = sample.metainfo
+    if len(images) != len(meta['frames']) * len(PLACES):
+        raise ValueError(f'images is not valid: got {len(images)} pictures, expected '
+                         f'{len(PLACES)} of each of the {len(meta["frames"])} frames')
     views = images.unflatten(0, (len(meta['frames']), -1))[list(meta['frames']).index(0)]
     views = views.flip(-1) if meta.get('flip', False) else views
     height, width = meta['img_shape'][:2]
     views = views[..., :height, :width].flip(1).permute(0, 2, 3, 1)
-    return list(views.contiguous().numpy())
+    return list(views.clone(memory_format=torch.contiguous_format).numpy())
 
 
 def current_matrices(sample: BaseDataElement) -> np.ndarray:

@@ -2,6 +2,7 @@
 """Predict images with a trained model of any task; writes pictures, JSON and features.
 
     python tools/predict.py CONFIG CHECKPOINT photo.jpg folder 'more/**/*.png' --out-dir predictions
+    python tools/predict.py CONFIG CHECKPOINT SAMPLE_TOKEN
     python tools/predict.py CONFIG CHECKPOINT photo.jpg --features 'backbone.levels.*' neck
 """
 from __future__ import annotations
@@ -54,8 +55,9 @@ def predict(args: argparse.Namespace) -> int:
         for number, (path, place) in enumerate(images.items(), 1):
             with (record_features(predictor.model, args.features) as features,
                   record_features(predictor.model, ['data_preprocessor']) as inputs):
-                sample = predictor.predict(path)
-            write_result(path, place, sample, visualizer, args)
+                batch = predictor.load(path)
+                sample = predictor.predict(batch)
+            write_result(path, place, batch, sample, visualizer, args)
             if features:
                 write_features(place, features, next(iter(inputs.values())))
             now = time.monotonic()
@@ -68,20 +70,26 @@ def predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def write_result(path: str, place: str, sample: Any, visualizer: Any,
+def write_result(path: str, place: str, batch: dict[str, Any], sample: Any, visualizer: Any,
                  args: argparse.Namespace) -> None:
     """Write picture, JSON and, for segmentation, the label map of one image.
 
     Args:
-        path: The image.
+        path: The image, or token of a sample of several pictures.
         place: Path of its results, without suffix.
+        batch: What the network took.
         sample: Its prediction.
         visualizer: The task's visualizer.
         args: The command line.
     """
     classes = visualizer.dataset_meta.get('classes') or ()
-    drawing.draw_sample(visualizer, drawing.read_image(path), sample, f'{place}.jpg',
-                        score_thr=args.score_thr, with_truth=False, top=args.top)
+    if hasattr(visualizer, 'draw_views'):
+        picture = visualizer.draw_views(batch['inputs']['img'][0], sample, args.score_thr,
+                                        with_truth=False)
+        drawing.write_image(f'{place}.jpg', picture[..., ::-1])
+    else:
+        drawing.draw_sample(visualizer, drawing.read_image(path), sample, f'{place}.jpg',
+                            score_thr=args.score_thr, with_truth=False, top=args.top)
     if 'pred_sem_seg' in sample:
         labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
         depth = np.uint8 if labels.max() < 256 else np.uint16

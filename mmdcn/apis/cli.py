@@ -61,7 +61,8 @@ def build_image_parser(prog: str, description: str, *, out_dir: str, images: str
     parser.add_argument('checkpoint', help="checkpoint file, or 'none' for the untrained network")
     parser.add_argument('images', metavar='IMAGE|FOLDER|PATTERN', nargs=images,
                         help="images, folders (searched with all below them) and patterns in "
-                             "quotes, such as 'photos/**/*.jpg'")
+                             "quotes, such as 'photos/**/*.jpg'; tokens of samples where the "
+                             "model looks at several pictures together")
     parser.add_argument('--out-dir', default=out_dir,
                         help='folder of the results, with the folder structure of the images; '
                              'none of the images may lie beside the results '
@@ -95,11 +96,18 @@ def open_images(args: argparse.Namespace, skip_bad: bool = False,
     if not untrained:
         config.check_file(args.checkpoint, 'checkpoint')
     config.check_writable(args.out_dir, 'out_dir')
-    found, skipped = inference.find_images(args.images, skip_bad, args.out_dir)
-    places = results.place_results(found, args.out_dir)
+    tokens = inference.looks_at_samples(cfg)
+    if tokens:
+        skipped, places = 0, {token: os.path.join(args.out_dir, os.path.basename(token))
+                              for token in args.images}
+    else:
+        found, skipped = inference.find_images(args.images, skip_bad, args.out_dir)
+        places = results.place_results(found, args.out_dir)
     for place in places.values():
         results.check_outputs({'out_dir': f'{place}.json'}, [args.config])
     predictor = inference.Predictor(cfg, None if untrained else args.checkpoint, args.device)
+    for token in places if tokens else ():
+        predictor.check(token)
     return predictor, places, skipped
 
 

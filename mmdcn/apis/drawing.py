@@ -123,7 +123,8 @@ def describe_sample(sample: BaseDataElement, classes: Sequence[str], score_thr: 
     """A prediction as plain numbers and names, ready for JSON.
 
     Detection gives ``objects`` (box x1 y1 x2 y2 in pixels, label, name, score, mask as run
-    lengths), segmentation ``class_shares`` (share of the pixels per class), classification
+    lengths), in 3-D with ``center``, ``size`` (along, across, up) in m, ``yaw`` in rad and
+    ``velocity`` in m/s of the LiDAR frame instead of a box, segmentation ``class_shares`` (share of the pixels per class), classification
     ``top5`` (label, name, score), or ``topK`` for another K.
 
     Args:
@@ -133,6 +134,8 @@ def describe_sample(sample: BaseDataElement, classes: Sequence[str], score_thr: 
         top: Number of classes named in classification.
     """
     sample = sample.cpu()
+    if 'pred_instances_3d' in sample:
+        return {'objects': _describe_boxes(sample.pred_instances_3d, classes, score_thr)}
     if 'pred_instances' in sample:
         return {'objects': _describe_objects(sample.pred_instances, classes, score_thr)}
     if 'pred_sem_seg' in sample:
@@ -162,6 +165,17 @@ def _describe_objects(instances: Any, classes: Sequence[str],
             entry['mask'] = mask_to_rle(np.asarray(instances.masks[i]))
         objects.append(entry)
     return objects
+
+
+def _describe_boxes(instances: Any, classes: Sequence[str],
+                    score_thr: float) -> list[dict[str, Any]]:
+    instances = instances[instances.scores_3d >= score_thr]
+    boxes = instances.bboxes_3d
+    return [{'center': center, 'size': row[3:6], 'yaw': row[6], 'velocity': row[7:9],
+             'label': label, 'name': _name(classes, label), 'score': score}
+            for center, row, label, score in zip(
+                boxes.gravity_center.tolist(), boxes.tensor.tolist(), instances.labels_3d.tolist(),
+                instances.scores_3d.tolist(), strict=True)]
 
 
 def _name(classes: Sequence[str], label: int) -> str:

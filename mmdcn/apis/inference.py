@@ -152,8 +152,21 @@ def build_pipeline(cfg: Config) -> Compose:
                     if not ('Load' in step['type'] and 'Annotation' in step['type'])])
 
 
+def looks_at_samples(cfg: Config) -> bool:
+    """Whether a config's model takes samples of its data set, such as six views, not single images.
+
+    The class of such a data set says so: it has ``find_sample``, from a sample's token to its index.
+    """
+    with task_scope(cfg):
+        kind = DATASETS.get(config.innermost_dataset(cfg.test_dataloader.dataset).type)
+    return hasattr(kind, 'find_sample')
+
+
 class Predictor:
     """A network of any task in evaluation mode that takes image files one by one.
+
+    Where its data set consists of samples of several pictures (:func:`looks_at_samples`), it takes
+    their tokens instead of files.
 
     Attributes:
         cfg: Its config.
@@ -165,6 +178,9 @@ class Predictor:
         """Build the network of a config; arguments and errors as :func:`build_model`."""
         self.cfg = cfg
         with task_scope(cfg):
+            self._samples = None
+            if looks_at_samples(cfg):
+                self._samples = DATASETS.build(cfg.test_dataloader.dataset)
             self.model, self.meta = build_model(cfg, checkpoint, device)
             self._pipeline = build_pipeline(cfg)
 
@@ -173,19 +189,32 @@ class Predictor:
         """The network's backbone; UserError where it has none."""
         return find_backbone(self.model)
 
-    def _load(self, path: str | Path) -> dict[str, Any]:
-        """A batch of one image as the test pipeline gives it."""
-        return pseudo_collate([self._pipeline({'img_path': str(path), 'img_id': 0})])
+    def check(self, token: str) -> None:
+        """UserError where the data set has no sample of this token."""
+        self._samples.find_sample(token)
 
-    def predict(self, path: str | Path) -> BaseDataElement:
-        """The prediction for an image file, a data sample of the config's task."""
+    def load(self, source: str | Path) -> dict[str, Any]:
+        """A batch of one image, or sample, as the test pipeline gives it."""
+        if self._samples is not None:
+            loaded = self._samples.prepare_data(self._samples.find_sample(str(source)))
+        else:
+            loaded = self._pipeline({'img_path': str(source), 'img_id': 0})
+        return pseudo_collate([loaded])
+
+    def predict(self, source: str | Path | dict[str, Any]) -> BaseDataElement:
+        """The prediction for an image file, a token, or what :meth:`load` gave.
+
+        Returns:
+            A data sample of the config's task.
+        """
         with task_scope(self.cfg), torch.no_grad():
-            return self.model.test_step(self._load(path))[0]
+            batch = source if isinstance(source, dict) else self.load(source)
+            return self.model.test_step(batch)[0]
 
     def read(self, path: str | Path) -> Tensor:
         """An image as the backbone gets it: resized, normalised, padded; (1, 3, H, W)."""
         with task_scope(self.cfg), torch.no_grad():
-            return self.model.data_preprocessor(self._load(path), False)['inputs']
+            return self.model.data_preprocessor(self.load(path), False)['inputs']
 
     def show(self, inputs: Tensor) -> np.ndarray:
         """What :meth:`read` gave as a picture: (H, W, 3) RGB, uint8."""

@@ -23,6 +23,7 @@ import contextlib
 import importlib.util
 import io
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ from nuscenes.utils import splits as official_splits
 from nuscenes.utils.geometry_utils import BoxVisibility, transform_matrix, view_points
 from pyquaternion import Quaternion
 
+from mmdcn.checkpoints.plain_pickles import read_pickle
 from mmdcn.data.checks import shorten
 from mmdcn.errors import UserError
 from mmdcn.writing import whole_file
@@ -95,8 +97,17 @@ def create_info_files(root: str | Path, version: str = 'v1.0-trainval', prefix: 
         add_temporal(content, devkit, official[split])
         written[split] = root / f'{prefix}_infos_temporal_{split}.pkl'
         with whole_file(written[split]) as part:
-            mmengine.dump(content, part, file_format='pkl')
+            mmengine.dump(_plain(content), part, file_format='pkl')
     return written
+
+
+def _plain(value: Any) -> Any:
+    """Content without NumPy's numbers, of which mmdet3d's files hold many: it is read at once."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def check_root(root: Path, version: str) -> None:
@@ -159,14 +170,30 @@ def check_temporal(content: Any, path: str | Path) -> None:
                         f'make it with {TOOL}')
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Numbers, text, lists and dicts only, in C: with no class to be had a file can do nothing."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise _HoldsMore
+
+
+class _HoldsMore(Exception):
+    """A pickle that needs the reader of arrays, in Python and much slower."""
+
+
 def read_info(path: str | Path) -> Any:
-    """What an info file holds, not yet checked.
+    """What an info file holds, not yet checked: plain data and arrays, never other objects.
 
     Raises:
-        UserError: It does not exist or is damaged.
+        UserError: It does not exist, is damaged, or holds objects, which could run any code.
     """
     try:
-        return mmengine.load(path, file_format='pkl')
+        with open(path, 'rb') as file:
+            try:
+                return _PlainUnpickler(file).load()
+            except _HoldsMore:
+                file.seek(0)
+                return read_pickle(file)
     except FileNotFoundError as error:
         raise UserError(f'info file {path}', 'it does not exist',
                         remedy=f'make it with {TOOL}, or correct data_root and ann_file') from error

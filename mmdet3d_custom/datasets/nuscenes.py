@@ -67,6 +67,7 @@ class TemporalNuScenesDataset(NuScenesDataset):
                                         for name in metainfo['classes']])
         self._version = metainfo.get('version')
         self._places: dict[tuple[str, int], int] = {}
+        self._tokens: dict[str, int] | None = None  # by token, once it is asked for
         super().__init__(
             data_root=data_root, ann_file=ann_file, pipeline=list(pipeline), metainfo=metainfo,
             data_prefix=dict(_PREFIX if data_prefix is None else data_prefix),
@@ -147,6 +148,7 @@ class TemporalNuScenesDataset(NuScenesDataset):
         return subset
 
     def _find_places(self) -> None:
+        self._tokens = None
         infos = map(self.get_data_info, range(len(self)))
         self._places = {(info['scene_token'], info['frame_idx']): index
                         for index, info in enumerate(infos)}
@@ -160,6 +162,21 @@ class TemporalNuScenesDataset(NuScenesDataset):
         """The sample so many key frames away in the same scene, or None."""
         index = self._places.get((info['scene_token'], info['frame_idx'] + offset))
         return None if index is None else self.get_data_info(index)
+
+    def find_sample(self, token: str) -> int:
+        """Index of a sample.
+
+        Raises:
+            UserError: There is none of this token; the message names some that there are.
+        """
+        if self._tokens is None:
+            self._tokens = {self.get_data_info(index)['token']: index
+                            for index in range(len(self))}
+        if token not in self._tokens:
+            raise UserError('sample', f'got {token}, which is not in {self.ann_file}',
+                            'a sample token of that file',
+                            f'its first ones are {", ".join(list(self._tokens)[:3])}')
+        return self._tokens[token]
 
     def collect_frames(self, index: int) -> dict[str, Any]:
         """What a pipeline starts with, see the class."""

@@ -50,8 +50,8 @@ def sample(found: LiDARInstance3DBoxes, scores: list[float],
 
 
 def draw(data: Det3DDataSample, truth: bool = False) -> np.ndarray:
-    views = [np.zeros((*SIZE, 3), np.uint8)] * 6
-    return MultiViewVisualizer(extent=20.).draw_views(views, data, 0.3, truth)
+    images = torch.zeros(6, 3, *SIZE, dtype=torch.uint8)
+    return MultiViewVisualizer(extent=20.).draw_views(images, data, 0.3, truth)
 
 
 def test_a_box_ahead_appears_in_the_front_view_and_above_the_middle() -> None:
@@ -105,6 +105,5 @@ def test_views_are_those_of_the_current_frame_unpadded_unmirrored_rgb() -> None:
 
 
 def test_six_pictures_are_needed() -> None:
-    with pytest.raises(ValueError, match='got 5 pictures, expected 6'):
-        MultiViewVisualizer().draw_views([np.zeros((*SIZE, 3), np.uint8)] * 5,
-                                         sample(boxes(), []), 0.3, False)
+    with pytest.raises(ValueError, match='got 5 pictures, expected 6 of each of the 1 frames'):
+        current_views(torch.zeros(5, 3, *SIZE, dtype=torch.uint8), sample(boxes(), []))
