@@ -9,12 +9,12 @@ _base_ = [
     '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_cls.py'
 ]
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, depths=[1, 1, 2, 1], channels=[32, 64, 128, 256]),
-                  layer_scale_init_value=1.0, drop_path_rate=0.0),
+    backbone=dict(
+        arch=dict(_delete_=True, depths=[1, 1, 2, 1], channels=[32, 64, 128, 256]),
+        layer_scale_init_value=1.0, drop_path_rate=0.0,
+        init_cfg=dict(type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
+                      nonlinearity='linear')),
     head=dict(in_channels=256, num_classes=8, topk=(1, 5), init_cfg=None),
-    init_cfg=dict(_delete_=True, type='Kaiming', layer=['Conv2d', 'Linear'], mode='fan_in',
-                  nonlinearity='linear'),
     train_cfg=dict(_delete_=True))
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
 train_dataloader = dict(batch_size=48)
 auto_scale_lr = dict(base_batch_size=48)
