@@ -115,7 +115,7 @@ class MultiViewVisualizer(Visualizer):
 
 @HOOKS.register_module()
 class DrawPredictionsHook(Hook):
-    """Draws every tested sample: what ``--show-dir`` means for samples of six cameras.
+    """Draws every tested sample: what a folder of pictures means for samples of six cameras.
 
     Args:
         out_dir: Folder of the pictures, ``SCENE_POSITION.jpg`` for each sample.

@@ -39,11 +39,13 @@ from mmdcn.writing import write_text  # noqa: E402
 
 DATA = ROOT / 'docs' / 'model_zoo.json'
 TASKS = {'classification': ('classification', 'roadmap'), 'detection': ('detection', ),
-         'segmentation': ('segmentation', )}
-SCOPES = {'detection': 'mmdet', 'segmentation': 'mmseg'}  # mmpretrain otherwise
+         'segmentation': ('segmentation', ), '3d': ('3D detection', )}
+# mmpretrain otherwise
+SCOPES = {'detection': 'mmdet', 'segmentation': 'mmseg', '3D detection': 'mmdet3d'}
 LIMITS = {'params': 0.005, 'macs': 0.02}
 DENSE_LIMITS = {'params': 0.005, 'macs': 0.03}  # of detectors and segmentors
 DETECTION_INPUT = (800, 1280)
+CAMERAS, CAMERA_INPUT = 6, (640, 1600)
 UNITS = {'K': 1e3, 'M': 1e6, 'G': 1e9, 'B': 1e9}
 HEADS = {'params': 'params', 'macs': 'MACs'}
 EXACT_UNITS = {'params': 1e6, 'macs': 1e9}
@@ -64,6 +66,9 @@ Detectors with regions of interest are counted as mmdet 2.x did, with 1,000 regi
 head and 100 in each mask head; of DINO only the parameters are
 published, and backbone and neck alone are counted. Its parameters are 0.131 M more than published:
 the decoder here encodes reference points with twice as many frequencies.
+
+Of BEVFormer v2 no figure is published; its multiply-adds are those of backbone and neck for the six
+pictures of one frame.
 
 Segmentors are counted with their decode head. The counter of the released code sees modules that it
 knows: of Mask2Former it leaves out the attention of the decoder and the products of queries with
@@ -90,15 +95,16 @@ def error_of(value: float, low: float, high: float) -> float:
 
 def input_size(row: dict[str, Any]) -> tuple[int, int]:
     """Height and width of the image that a row's model is counted with."""
-    size = row.get('macs_input') or row.get('resolution') or DETECTION_INPUT
+    usual = CAMERA_INPUT if row['task'] == '3D detection' else DETECTION_INPUT
+    size = row.get('macs_input') or row.get('resolution') or usual
     return tuple(size) if isinstance(size, list | tuple) else (size, size)
 
 
 def measure(row: dict[str, Any]) -> Complexity:
     """Count the model of a row's config, on the meta device.
 
-    DINO's transformer is left out, and of Mask2Former the products that are no modules and the
-    attention of its decoder, as in the published figures.
+    DINO's transformer is left out, of 3-D detectors all but backbone and neck, and of Mask2Former
+    the products that are no modules and the attention of its decoder, as in the published figures.
     """
     config = row['config']
     cfg = get_config(config) if '::' in config else load_config(
@@ -108,12 +114,15 @@ def measure(row: dict[str, Any]) -> Complexity:
     with DefaultScope.overwrite_default_scope(SCOPES.get(row['task'], 'mmpretrain')):
         model = build_on_meta(lambda: MODELS.build(cfg.model))
     replace_deformable_attention(model)
-    forward = None
-    if row['task'] == 'detection':
+    forward, pictures = None, 1
+    if row['task'] == '3D detection':
+        pictures = CAMERAS
+        forward = lambda images: model.extract_feat(images[None])  # noqa: E731
+    elif row['task'] == 'detection':
         forward = two_stage_pass(model) if is_two_stage(model) else model.extract_feat
     elif row['task'] == 'segmentation':
         forward = partial(model.encode_decode, batch_img_metas=[{'img_shape': input_size(row)}])
-    found = count(model, (1, 3, *input_size(row)), forward)
+    found = count(model, (pictures, 3, *input_size(row)), forward)
     if row.get('method') == 'Mask2Former':
         unseen = [name for name, part in model.named_modules()
                   if isinstance(part, nn.MultiheadAttention)]

@@ -123,9 +123,9 @@ def describe_sample(sample: BaseDataElement, classes: Sequence[str], score_thr: 
     """A prediction as plain numbers and names, ready for JSON.
 
     Detection gives ``objects`` (box x1 y1 x2 y2 in pixels, label, name, score, mask as run
-    lengths), in 3-D with ``center``, ``size`` (along, across, up) in m, ``yaw`` in rad and
-    ``velocity`` in m/s of the LiDAR frame instead of a box, segmentation ``class_shares`` (share of the pixels per class), classification
-    ``top5`` (label, name, score), or ``topK`` for another K.
+    lengths; in 3-D instead of a box ``center``, ``size`` along, across and up in m, ``yaw`` in rad
+    and ``velocity`` in m/s, all in the LiDAR frame), segmentation ``class_shares`` (share of the
+    pixels per class), classification ``top5`` (label, name, score), or ``topK`` for another K.
 
     Args:
         sample: Prediction of one image.

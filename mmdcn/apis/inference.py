@@ -153,9 +153,9 @@ def build_pipeline(cfg: Config) -> Compose:
 
 
 def looks_at_samples(cfg: Config) -> bool:
-    """Whether a config's model takes samples of its data set, such as six views, not single images.
+    """Whether a config's model takes samples of its data set, such as six views, not images.
 
-    The class of such a data set says so: it has ``find_sample``, from a sample's token to its index.
+    The class of such a data set says so: it has ``find_sample``, from a token to an index.
     """
     with task_scope(cfg):
         kind = DATASETS.get(config.innermost_dataset(cfg.test_dataloader.dataset).type)

@@ -4,10 +4,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 
 import mmdet3d_custom  # noqa: F401
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmdet3d_custom.visualization import (
     TRUTH,
     MultiViewVisualizer,
@@ -19,7 +19,7 @@ SIZE = (40, 60)  # of a view
 
 
 def matrices() -> np.ndarray:
-    """(1, 6, 4, 4): the first camera looks along y, the fourth along -y, the others along x from 50 m."""
+    """(1, 6, 4, 4): the first looks along y, the fourth along -y, the others along x from 50 m."""
     intrinsic = np.array([[30., 0, 30, 0], [0, 30, 20, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     looks = {0: (0, 1), 3: (0, -1)}
     found = []

@@ -195,3 +195,13 @@ def test_sweeps_are_kept_for_lidar_alone(tilted_root: Path) -> None:
     both = read_set(tilted_root, modality={'use_camera': True, 'use_lidar': True})
     assert 'lidar_sweeps' in both.get_data_info(1)
     assert 'lidar_sweeps' not in read_set(tilted_root).get_data_info(1)
+
+
+def test_samples_are_found_by_token(tilted_root: Path) -> None:
+    dataset = read_set(tilted_root)
+    tokens = [dataset.get_data_info(index)['token'] for index in range(len(dataset))]
+    assert [dataset.find_sample(token) for token in tokens] == list(range(len(dataset)))
+    dataset.get_subset_([2])
+    assert dataset.find_sample(tokens[2]) == 0
+    with pytest.raises(UserError, match=f'got {tokens[0]}.*{tokens[2]}'):
+        dataset.find_sample(tokens[0])
