@@ -163,6 +163,7 @@ CROSS_CUTTING = {
     'tests/mmcls_custom/backbones/test_contract.py',
     'tests/mmdet_custom/test_batches.py', 'tests/mmdet_custom/test_plain_vit_mask_rcnn.py',
     'tests/mmseg_custom/test_label_maps.py', 'tests/mmdet3d_custom/datasets/test_geometry.py',
+    'tests/mmdet3d_custom/test_end_to_end.py',
     'tests/configs/test_configs.py', 'tests/configs/test_detection_recipes.py',
     'tests/configs/test_detection_sets_recipes.py',
     'tests/configs/test_segmentation_recipes.py', 'tests/configs/test_classification_recipes.py',

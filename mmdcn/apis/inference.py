@@ -157,8 +157,8 @@ def looks_at_samples(cfg: Config) -> bool:
 
     The class of such a data set says so: it has ``find_sample``, from a token to an index.
     """
-    with task_scope(cfg):
-        kind = DATASETS.get(config.innermost_dataset(cfg.test_dataloader.dataset).type)
+    with task_scope(cfg), DATASETS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(config.innermost_dataset(cfg.test_dataloader.dataset).type)
     return hasattr(kind, 'find_sample')
 
 
