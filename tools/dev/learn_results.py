@@ -29,8 +29,9 @@ from mmdcn.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ('tools/train.py', 'tools/test.py')
 # Without influence on what a training reaches: the command line, of which a digest holds what it
-# leads to, the config, and what these programs import for single images, which they do not have.
-NOT_REACHED = ('mmdcn/apis/cli.py', 'mmdcn/apis/inference.py')
+# leads to, the config, and what these programs import for single images, which they do not have,
+# and for pictures, which these trainings do not ask for.
+NOT_REACHED = ('mmdcn/apis/cli.py', 'mmdcn/apis/drawing.py', 'mmdcn/apis/inference.py')
 FRAMEWORKS = ('torch', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine', 'onedl-mmpretrain',
               'onedl-mmsegmentation')
 
