@@ -95,7 +95,7 @@ def error_of(value: float, low: float, high: float) -> float:
 
 def input_size(row: dict[str, Any]) -> tuple[int, int]:
     """Height and width of the image that a row's model is counted with."""
-    usual = CAMERA_INPUT if row['task'] == '3D detection' else DETECTION_INPUT
+    usual = CAMERA_INPUT if row.get('task') == '3D detection' else DETECTION_INPUT
     size = row.get('macs_input') or row.get('resolution') or usual
     return tuple(size) if isinstance(size, list | tuple) else (size, size)
 

@@ -85,8 +85,11 @@ def make_batch(cfg: Config, train: bool, size: tuple[int, int], batch: int,
         batch: Number of images.
 
     Raises:
-        UserError: The pipeline does not end in a ``Pack...Inputs``.
+        UserError: It is a 3-D detector, or the pipeline does not end in a ``Pack...Inputs``.
     """
+    if cfg.get('default_scope') == 'mmdet3d':
+        raise UserError('config', 'got a 3-D detector, whose calibrated cameras this tool does not '
+                        'make up yet', 'a classifier, detector or segmentor')
     name = 'train_dataloader' if train else 'test_dataloader'
     steps = steps_of(cfg[name])
     packs = [step for step in steps if kind_of(step).startswith('Pack')]

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -145,7 +146,8 @@ def test_the_best_hundred_of_an_image_count(tmp_path):
 @pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
 @pytest.mark.parametrize('seed', range(6))
 def test_figures_are_those_of_the_published_package(tmp_path, seed, iou_type):
-    package = pytest.importorskip('tidecv', reason='needs tidecv (requirements/dev.txt)')
+    with matplotlib.rc_context():  # it changes the style of all pictures drawn after its import
+        package = pytest.importorskip('tidecv', reason='needs tidecv (requirements/dev.txt)')
     truth, found = random_set(seed)
     ann, predictions = save(tmp_path, truth, found)
     judge = package.TIDE()
