@@ -75,7 +75,7 @@ SYSTEMS = {
     'upernet-convnext': System(
         'configs/mini/upernet_convnext-atto_1xb8-2k_mini-ade-128x128.py', {'mIoU': 50.0}),
     'upernet-vit': System(
-        'configs/mini/upernet_vit-pico_1xb8-2k_mini-ade-128x128.py', {'mIoU': 50.0},
+        'configs/mini/upernet_vit-pico_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0},
         VIT_FROZEN),
     'classifier': System(
         'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',
