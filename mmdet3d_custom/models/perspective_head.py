@@ -21,6 +21,7 @@ from torchvision.ops import batched_nms, sigmoid_focal_loss
 
 from mmdet3d_custom.models import perspective_losses as losses
 from mmdet3d_custom.models import perspective_targets as targets
+from mmdet3d_custom.models.bev_attention import at_least_float32
 from mmdet3d_custom.models.perspective_geometry import (
     CameraBoxes,
     camera_boxes,
@@ -30,7 +31,6 @@ from mmdet3d_custom.models.perspective_geometry import (
 from mmdet3d_custom.models.perspective_layers import (
     FCOS2DHead,
     FCOS3DHead,
-    at_least_float32,
     predictor,
 )
 

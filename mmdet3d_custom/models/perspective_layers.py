@@ -12,6 +12,8 @@ import torch
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from mmdet3d_custom.models.bev_attention import at_least_float32
+
 # Components of the class-specific layers.
 BOX3D = {'quat': 4, 'ctr': 2, 'depth': 1, 'size': 3, 'conf': 1}
 
@@ -123,8 +125,3 @@ def _run_tower(tower: nn.ModuleList, features: Sequence[Tensor]) -> list[Tensor]
             x = layer(x, level)
         found.append(x)
     return found
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
