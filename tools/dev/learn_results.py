@@ -32,6 +32,7 @@ PROGRAMS = ('tools/train.py', 'tools/test.py')
 # leads to, the config, and what these programs import for single images, which they do not have,
 # and for pictures, which these trainings do not ask for.
 NOT_REACHED = ('mmdcn/apis/cli.py', 'mmdcn/apis/drawing.py', 'mmdcn/apis/inference.py')
+NOT_ASKED_FOR = ('tta_model', 'tta_pipeline')  # parts of a config that only --tta reads
 FRAMEWORKS = ('torch', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine', 'onedl-mmpretrain',
               'onedl-mmsegmentation')
 
@@ -130,9 +131,10 @@ def digests(config: str, options: Sequence[str] = ()) -> dict[str, str]:
         UserError: The data set is absent or was not made by ``tools/make_mini_data.py``.
     """
     cfg = load_config(str(ROOT / config), list(options))
+    read = {key: value for key, value in cfg.to_dict().items() if key not in NOT_ASKED_FOR}
     versions = {name: metadata.version(name).partition('+')[0] for name in FRAMEWORKS}
     return {
-        'config': _digest(json.dumps(cfg.to_dict(), sort_keys=True, default=str)),
+        'config': _digest(json.dumps(read, sort_keys=True, default=str)),
         'code': _digest(*(f'{path.relative_to(ROOT)}\n{path.read_text()}'
                           for path in _sources_of(cfg))),
         'data': _data_digest(cfg),

@@ -19,6 +19,16 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale=(side * 5 // 4, side), keep_ratio=True)
+         for side in (116, 128, 144, 160)],  # within what the training sees
+        [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+        [dict(type='LoadAnnotations', reduce_zero_label=True)],
+        [dict(type='PackSegInputs')],
+    ]),
+]
 train_dataloader = dict(
     batch_size=8, num_workers=1,
     dataset=dict(type='BaseSegDataset', reduce_zero_label=True, data_root=data_root,
