@@ -43,7 +43,7 @@ for _name, _level in (('KINETO_LOG_LEVEL', '99'), ('TORCH_CPP_LOG_LEVEL', 'ERROR
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch  # noqa: E402
-from mmengine.config import Config, ConfigDict  # noqa: E402
+from mmengine.config import Config, ConfigDict, DictAction  # noqa: E402
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
 from torch import nn  # noqa: E402
@@ -193,7 +193,14 @@ def make_step(subject: Subject, cfg: Config, args: argparse.Namespace,
     return predict
 
 
-def compile_parts(model: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+def compiler(args: argparse.Namespace, name: str) -> Callable[..., Any]:
+    """``torch.compile`` for a subject; the options of the command line are those of the first."""
+    chosen = args.compile_options if name == 'A' else None
+    return partial(torch.compile, options=chosen) if chosen else torch.compile
+
+
+def compile_parts(model: nn.Module, compile_: Callable[..., Any],
+                  ) -> Callable[[], AbstractContextManager[None]]:
     """Compile backbone and neck of a model, or all of it where it has neither.
 
     Returns:
@@ -201,7 +208,7 @@ def compile_parts(model: nn.Module) -> Callable[[], AbstractContextManager[None]
     """
     found = [getattr(model, name, None) for name in ('backbone', 'neck')]
     parts = [part for part in found if isinstance(part, nn.Module)] or [model]
-    forms = {part: torch.compile(part.forward) for part in parts}
+    forms = {part: compile_(part.forward) for part in parts}
 
     @contextmanager
     def compiled() -> Iterator[None]:
@@ -234,9 +241,9 @@ def build_subject(name: str, config: str, cfg: Config, args: argparse.Namespace)
     prepare = partial(copy.deepcopy, batch)
     subject.steps['eager'] = speed.Step(run, prepare)
     if args.compile_step:
-        subject.steps['compiled'] = speed.Step(torch.compile(run), prepare)
+        subject.steps['compiled'] = speed.Step(compiler(args, name)(run), prepare)
     elif args.compile:
-        context = compile_parts(model)
+        context = compile_parts(model, compiler(args, name))
 
         def run_compiled(data: dict[str, Any]) -> Any:
             with context():
@@ -355,6 +362,15 @@ def check(args: argparse.Namespace) -> None:
     for name in ('batch', 'repetitions', 'warmup', 'profile_steps'):
         if getattr(args, name) < 1:
             raise UserError(name, f'got {getattr(args, name)}', 'a number >= 1')
+    if args.compile_options:
+        if not (args.compile or args.compile_step):
+            raise UserError('compile_options', 'got it without compiling anything',
+                            'it beside --compile or --compile-step')
+        try:
+            torch.compile(len, options=args.compile_options)
+        except (RuntimeError, TypeError) as error:
+            raise UserError('compile_options', shorten_text(str(error)),
+                            "names and values of torch._inductor.config") from error
     if args.size and min(args.size) < synthetic.LEAST_SIDE:
         raise UserError('size', f'got {args.size[0]} {args.size[1]}', f'at least '
                         f'{synthetic.LEAST_SIDE} each, the largest stride of the backbones')
@@ -407,6 +423,8 @@ def build_parser() -> argparse.ArgumentParser:
              'detectors what it makes of a picture of 800 x 1280)')
     add('--compile', action='store_true', help='also with backbone and neck compiled, in turn')
     add('--compile-step', action='store_true', help='also with the whole step compiled, in turn')
+    add('--compile-options', nargs='+', action=DictAction, metavar='NAME=VALUE',
+        help='of torch.compile for the first config, e.g. layout_optimization=False')
     add('--merge-projections', action='store_true',
         help='inference: join the projections of DCNv4 into one product')
     add('--dtype', default='float32', choices=DTYPES,

@@ -132,6 +132,30 @@ def test_compiled_and_eager_take_turns(classifier: str, option: str, tmp_path: P
     assert len(ran) == 5 * len(names)
 
 
+def test_options_of_the_compiler_are_for_the_first_config(classifier: str, tmp_path: Path,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def compile_(function: Any, options: dict[str, Any] | None = None) -> Any:
+        given.append(options)
+        return function
+    monkeypatch.setattr(benchmark.torch, 'compile', compile_)
+    run(classifier, classifier, '--compile-step', '--compile-options', 'layout_optimization=False',
+        folder=tmp_path)
+    assert given[-2:] == [{'layout_optimization': False}, None]
+
+
+@pytest.mark.parametrize(('options', 'said'), [
+    (['--compile', '--compile-options', 'nonsense=1'], 'nonsense'),
+    (['--compile', '--compile-options', 'layout_optimization=7'], 'layout_optimization'),
+    (['--compile-options', 'layout_optimization=False'], 'without compiling anything')])
+def test_options_of_the_compiler_are_checked(options: list[str], said: str, classifier: str,
+                                             capsys: pytest.CaptureFixture[str]) -> None:
+    assert benchmark.main([classifier, *options, *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert '--compile-options is not valid' in error and said in error
+
+
 def test_seconds_to_compile_are_what_the_warm_up_took_longer(
         monkeypatch: pytest.MonkeyPatch, classifier: str, tmp_path: Path) -> None:
     monkeypatch.setattr(benchmark.torch, 'compile', lambda function: function)
