@@ -77,6 +77,9 @@ SYSTEMS = {
     'upernet-vit': System(
         'configs/mini/upernet_vit-pico_1xb16-2k_mini-ade-128x128.py', {'mIoU': 50.0},
         VIT_FROZEN),
+    'mask2former': System(
+        'configs/mini/mask2former_flash-internimage-pico_1xb8-2k_mini-ade-128x128.py',
+        {'mIoU': 30.0}),
     'classifier': System(
         'configs/mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64.py',
         {'accuracy/top1': 88.0}),
