@@ -234,7 +234,8 @@ def build_subject(name: str, config: str, cfg: Config, args: argparse.Namespace)
                 if isinstance(layer, DCNv4):
                     layer.merge_projections()
         inputs = model.data_preprocessor(copy.deepcopy(batch), train)['inputs']
-        subject = Subject(name, config, model, size, tuple(inputs.shape[-2:]), holders=[model])
+        images = inputs['imgs'] if isinstance(inputs, dict) else inputs
+        subject = Subject(name, config, model, size, tuple(images.shape[-2:]), holders=[model])
         run = make_step(subject, cfg, args)
     if cfg.get('env_cfg', {}).get('cudnn_benchmark'):
         torch.backends.cudnn.benchmark = True

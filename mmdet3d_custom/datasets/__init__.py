@@ -1,5 +1,5 @@
 """nuScenes with frames: data set, transforms, info files, and the checks before a run."""
-from mmdet3d_custom.datasets import checks, transforms
+from mmdet3d_custom.datasets import checks, synthetic, transforms
 from mmdet3d_custom.datasets.nuscenes import TemporalNuScenesDataset
 
-__all__ = ['TemporalNuScenesDataset', 'checks', 'transforms']
+__all__ = ['TemporalNuScenesDataset', 'checks', 'synthetic', 'transforms']

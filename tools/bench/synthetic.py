@@ -47,8 +47,9 @@ def default_size(cfg: Config) -> tuple[int, int]:
     """Height and width of the images of a config.
 
     Classification: what the test pipeline crops, or else resizes to. Segmentation: the crop of the
-    training. Detection: 800 x 1280, the size of the published counts, where the test pipeline
-    resizes to (1333, 800); for another scale a picture of the same shape (8:5), resized likewise.
+    training. 3-D detection: what the test pipeline makes of a camera's picture. Detection:
+    800 x 1280, the size of the published counts, where the test pipeline resizes to (1333, 800);
+    for another scale a picture of the same shape (8:5), resized likewise.
     """
     scope, test = cfg.get('default_scope'), steps_of(cfg.get('test_dataloader'))
     if scope == 'mmseg':
@@ -56,6 +57,10 @@ def default_size(cfg: Config) -> tuple[int, int]:
                  *find_all(steps_of(cfg.get('train_dataloader')), 'crop_size'),
                  *find_all(test, 'scale')]
         return _pair(crops[0]) if crops else (512, 512)
+    if scope == 'mmdet3d':
+        left, upper, right, lower = next(find_all(test, 'crop'))
+        height = next(find_all(test, 'heights'))[0]
+        return height, round((right - left) * height / (lower - upper))
     scales = [*find_all(test, 'crop_size'), *find_all(test, 'scale')]
     if scope != 'mmdet':
         return _pair(scales[0]) if scales else (224, 224)
@@ -76,7 +81,8 @@ def make_batch(cfg: Config, train: bool, size: tuple[int, int], batch: int,
 
     Call it within the scope of the config's task. Images are noise. Classification: a random
     class; detection: :data:`OBJECTS` ellipses with boxes and polygons, a twelfth to a third of the
-    image wide and high; segmentation: 4 x 4 rectangles of random classes.
+    image wide and high; segmentation: 4 x 4 rectangles of random classes; 3-D: the plug-in's
+    ``SyntheticViews``.
 
     Args:
         cfg: The config.
@@ -85,11 +91,8 @@ def make_batch(cfg: Config, train: bool, size: tuple[int, int], batch: int,
         batch: Number of images.
 
     Raises:
-        UserError: It is a 3-D detector, or the pipeline does not end in a ``Pack...Inputs``.
+        UserError: The pipeline does not end in a ``Pack...Inputs``.
     """
-    if cfg.get('default_scope') == 'mmdet3d':
-        raise UserError('config', 'got a 3-D detector, whose calibrated cameras this tool does not '
-                        'make up yet', 'a classifier, detector or segmentor')
     name = 'train_dataloader' if train else 'test_dataloader'
     steps = steps_of(cfg[name])
     packs = [step for step in steps if kind_of(step).startswith('Pack')]
@@ -103,10 +106,16 @@ def make_batch(cfg: Config, train: bool, size: tuple[int, int], batch: int,
     counts = [count for count in find_all(cfg.model, 'num_classes') if isinstance(count, int)]
     rng = np.random.default_rng(0)
     samples = []
+    classes = min(counts, default=1)
+    in_space = cfg.get('default_scope') == 'mmdet3d'
+    if in_space:
+        transforms.insert(0, TRANSFORMS.build(dict(
+            type='SyntheticViews', size=size, frames=cfg.model.get('frames', (0, )),
+            num_classes=classes if train else None)))
     for number in range(batch):
-        sample = _sample(rng, size, number)
-        if train:
-            sample |= _annotations(rng, size, min(counts, default=1))
+        sample = dict(sample_idx=number) if in_space else _sample(rng, size, number)
+        if train and not in_space:
+            sample |= _annotations(rng, size, classes)
         for transform in transforms:
             sample = transform(sample)
         samples.append(sample)

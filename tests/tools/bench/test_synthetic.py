@@ -24,6 +24,7 @@ from tools.bench import synthetic
     ('coco/mask-rcnn_internimage-t_fpn_8xb2-1x_coco', (800, 1280)),
     ('coco/dino-4scale_internimage-l_layer-decay_8xb2-1x_coco', (800, 1280)),
     ('coco/mask-rcnn_vitdet-b_64xb1-184k_coco-1024x1024', (1024, 1024)),
+    ('nuscenes/bevformer-v2-t1_r50_16xb1-24e_nuscenes', (640, 1600)),
     ('mini/dino-4scale_flash-internimage-pico_1xb4-3k_mini-coco-160x128', (128, 160)),
     ('mini/upernet_flash-internimage-pico_1xb16-2k_mini-ade-128x128', (128, 128)),
     ('mini/flash-internimage-pico_1xb48-2k_mini-imagenet-64x64', (64, 64))])

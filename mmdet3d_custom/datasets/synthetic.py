@@ -1,0 +1,100 @@
+"""Random samples of six cameras and several frames, for measuring speed without a data set."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
+from scipy.spatial.transform import Rotation
+
+from mmdet3d_custom.datasets.info_file import CAMERAS
+
+BOXES = 30  # of a sample: nuScenes' mean is 35
+SIZE = (4.0, 2.0, 1.6)  # length, width, height of each in m
+
+
+@TRANSFORMS.register_module()
+class SyntheticViews(BaseTransform):
+    """What a pipeline has before it packs, made up from ``sample_idx``.
+
+    The cameras look evenly around and stand still over the frames, all of which exist. Pictures
+    are noise; boxes stand on the ground around the vehicle, where cameras see them.
+
+    Args:
+        size: Height and width of the pictures.
+        frames: Offsets of the frames, 0 among them.
+        num_classes: Of the annotations; None makes none.
+    """
+
+    def __init__(self, size: tuple[int, int], frames: tuple[int, ...] = (0, ),
+                 num_classes: int | None = None) -> None:
+        self.size, self.frames, self.num_classes = tuple(size), tuple(frames), num_classes
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add all that ``PackTemporalInputs`` packs."""
+        rng, count = np.random.default_rng(results['sample_idx']), len(self.frames)
+        lidar2cam, cam2img = _cameras(self.size)
+        results |= dict(
+            img=list(rng.integers(0, 256, (count * len(CAMERAS), *self.size, 3), dtype=np.uint8)),
+            img_path=[''] * len(CAMERAS), img_shape=self.size, pad_shape=self.size,
+            ori_shape=self.size, flip=False, frames=self.frames,
+            frame_valid=np.ones(count, bool), frame_tokens=[''] * count,
+            frame_cam2img=np.broadcast_to(cam2img, (count, *cam2img.shape)),
+            frame_lidar2cam=np.broadcast_to(lidar2cam, (count, *lidar2cam.shape)), bda=np.eye(3),
+            token='', scene_token='', timestamp=0.0, box_type_3d=LiDARInstance3DBoxes,
+            box_mode_3d=Box3DMode.LIDAR)
+        if self.num_classes is not None:
+            results |= _annotations(rng, self.size, lidar2cam, cam2img, self.num_classes)
+        return results
+
+
+def _cameras(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """LiDAR to cameras (6, 4, 4), intrinsics (6, 3, 3); the focus is two thirds of the width."""
+    lidar2cam = np.tile(np.eye(4), (len(CAMERAS), 1, 1))
+    bearings = np.pi / 2 - np.arange(len(CAMERAS)) * 2 * np.pi / len(CAMERAS)
+    lidar2cam[:, 0, :2] = np.stack([np.sin(bearings), -np.cos(bearings)], 1)  # x: to the right
+    lidar2cam[:, 1, :3] = 0, 0, -1  # y: down
+    lidar2cam[:, 2, :3] = np.stack([np.cos(bearings), np.sin(bearings), 0 * bearings], 1)
+    height, width = size
+    focus = width * 2 / 3
+    return lidar2cam, np.tile([[focus, 0, width / 2], [0, focus, height / 2], [0, 0, 1]],
+                              (len(CAMERAS), 1, 1))
+
+
+def _annotations(rng: np.random.Generator, size: tuple[int, int], lidar2cam: np.ndarray,
+                 cam2img: np.ndarray, classes: int) -> dict[str, Any]:
+    """Boxes on the ground, and what the cameras see of them."""
+    distances, bearings = rng.uniform(8, 45, BOXES), rng.uniform(0, 2 * np.pi, BOXES)
+    bottoms = np.stack([distances * np.cos(bearings), distances * np.sin(bearings),
+                        np.full(BOXES, -1.8)], 1)
+    yaws, labels = rng.uniform(-np.pi, np.pi, BOXES), rng.integers(0, classes, BOXES)
+    boxes = LiDARInstance3DBoxes(
+        torch.from_numpy(np.column_stack([bottoms, np.tile(SIZE, (BOXES, 1)), yaws,
+                                          np.zeros((BOXES, 2))])).float(), box_dim=9)
+    turns = Rotation.from_euler('z', yaws[:, None]).as_matrix()
+    centers = bottoms + [0, 0, SIZE[2] / 2]
+    half = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, 8).T * SIZE / 2
+    corners = centers[:, None] + half @ turns.transpose(0, 2, 1)
+    height, width = size
+    rows: dict[str, list[np.ndarray]] = {}
+    for camera, (move, matrix) in enumerate(zip(lidar2cam, cam2img, strict=True)):
+        points = corners @ move[:3, :3].T + move[:3, 3]
+        pixels = points @ matrix.T
+        pixels = pixels[..., :2] / np.maximum(pixels[..., 2:], 1e-3)
+        low, high = (np.clip(edge, 0, (width, height)) for edge in (pixels.min(1), pixels.max(1)))
+        seen = (points[..., 2] > 1).all(1) & (high - low > 2).all(1)
+        count = int(seen.sum())
+        quaternions = Rotation.from_matrix(move[:3, :3] @ turns[seen]).as_quat() if count else (
+            np.zeros((0, 4)))
+        for name, values in dict(
+                cameras=np.full(count, camera), labels=labels[seen],
+                bboxes=np.hstack([low, high])[seen],
+                quaternions=quaternions[:, [3, 0, 1, 2]], attributes=np.zeros(count, np.int64),
+                centers=centers[seen] @ move[:3, :3].T + move[:3, 3], speeds=np.zeros(count),
+                sizes=np.tile([SIZE[1], SIZE[0], SIZE[2]], (count, 1))).items():
+            rows.setdefault(name, []).append(values)
+    return dict(gt_bboxes_3d=boxes, gt_labels_3d=labels,
+                gt_perspective={name: np.concatenate(values) for name, values in rows.items()})
