@@ -7,20 +7,11 @@ Batch, rate, layer decay and the interval of 4 s in both directions are publishe
 Ours are the number of frames (one before, one after), the COCO detector that training starts
 from, and its stochastic depth. Tested here on val.
 """
-_base_ = [
-    '../_base_/models/bevformer-v2_internimage.py', '../_base_/datasets/nuscenes_bevformer-v2.py',
-    '../_base_/schedules/bevformer-v2_24e_layer-decay.py', '../_base_/runtime/det3d.py'
-]
+_base_ = './bevformer-v2-bidirectional_internimage-b_16xb1-24e_nuscenes.py'
 weights = ('https://huggingface.co/OpenGVLab/InternImage/resolve/main/'
            'cascade_internimage_xl_fpn_3x_coco.pth')
-frames = (-8, 0, 8)
 model = dict(
-    frames=frames,
-    img_backbone=dict(arch='xlarge', drop_path_rate=0.6, init_cfg=dict(
-        type='Pretrained', checkpoint=weights, prefix='backbone.')),
+    img_backbone=dict(arch='xlarge', drop_path_rate=0.6, init_cfg=dict(checkpoint=weights)),
     img_neck=dict(in_channels=[384, 768, 1536]))
 optim_wrapper = dict(optimizer=dict(lr=5e-4), paramwise_cfg=dict(layer_decay_rate=0.94))
-train_dataloader = dict(dataset=dict(frames=frames))
-val_dataloader = dict(dataset=dict(frames=frames))
-test_dataloader = val_dataloader
 auto_scale_lr = dict(base_batch_size=32)

@@ -11,6 +11,7 @@ from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
 from scipy.spatial.transform import Rotation
 
 from mmdet3d_custom.datasets.info_file import CAMERAS
+from mmdet3d_custom.models.bevformer_v2 import surround_cameras
 
 BOXES = 30  # of a sample: nuScenes' mean is 35
 SIZE = (4.0, 2.0, 1.6)  # length, width, height of each in m
@@ -36,32 +37,20 @@ class SyntheticViews(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add all that ``PackTemporalInputs`` packs."""
         rng, count = np.random.default_rng(results['sample_idx']), len(self.frames)
-        lidar2cam, cam2img = _cameras(self.size)
+        lidar2cam, cam2img = (part.double().numpy() for part in
+                              surround_cameras(len(CAMERAS), *self.size))
         results |= dict(
             img=list(rng.integers(0, 256, (count * len(CAMERAS), *self.size, 3), dtype=np.uint8)),
             img_path=[''] * len(CAMERAS), img_shape=self.size, pad_shape=self.size,
             ori_shape=self.size, flip=False, frames=self.frames,
             frame_valid=np.ones(count, bool), frame_tokens=[''] * count,
-            frame_cam2img=np.broadcast_to(cam2img, (count, *cam2img.shape)),
+            frame_cam2img=np.broadcast_to(cam2img, (count, len(CAMERAS), 3, 3)),
             frame_lidar2cam=np.broadcast_to(lidar2cam, (count, *lidar2cam.shape)), bda=np.eye(3),
             token='', scene_token='', timestamp=0.0, box_type_3d=LiDARInstance3DBoxes,
             box_mode_3d=Box3DMode.LIDAR)
         if self.num_classes is not None:
             results |= _annotations(rng, self.size, lidar2cam, cam2img, self.num_classes)
         return results
-
-
-def _cameras(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """LiDAR to cameras (6, 4, 4), intrinsics (6, 3, 3); the focus is two thirds of the width."""
-    lidar2cam = np.tile(np.eye(4), (len(CAMERAS), 1, 1))
-    bearings = np.pi / 2 - np.arange(len(CAMERAS)) * 2 * np.pi / len(CAMERAS)
-    lidar2cam[:, 0, :2] = np.stack([np.sin(bearings), -np.cos(bearings)], 1)  # x: to the right
-    lidar2cam[:, 1, :3] = 0, 0, -1  # y: down
-    lidar2cam[:, 2, :3] = np.stack([np.cos(bearings), np.sin(bearings), 0 * bearings], 1)
-    height, width = size
-    focus = width * 2 / 3
-    return lidar2cam, np.tile([[focus, 0, width / 2], [0, focus, height / 2], [0, 0, 1]],
-                              (len(CAMERAS), 1, 1))
 
 
 def _annotations(rng: np.random.Generator, size: tuple[int, int], lidar2cam: np.ndarray,
@@ -80,15 +69,14 @@ def _annotations(rng: np.random.Generator, size: tuple[int, int], lidar2cam: np.
     corners = centers[:, None] + half @ turns.transpose(0, 2, 1)
     height, width = size
     rows: dict[str, list[np.ndarray]] = {}
-    for camera, (move, matrix) in enumerate(zip(lidar2cam, cam2img, strict=True)):
+    for camera, move in enumerate(lidar2cam):
         points = corners @ move[:3, :3].T + move[:3, 3]
-        pixels = points @ matrix.T
+        pixels = points @ cam2img.T
         pixels = pixels[..., :2] / np.maximum(pixels[..., 2:], 1e-3)
         low, high = (np.clip(edge, 0, (width, height)) for edge in (pixels.min(1), pixels.max(1)))
         seen = (points[..., 2] > 1).all(1) & (high - low > 2).all(1)
         count = int(seen.sum())
-        quaternions = Rotation.from_matrix(move[:3, :3] @ turns[seen]).as_quat() if count else (
-            np.zeros((0, 4)))
+        quaternions = Rotation.from_matrix(move[:3, :3] @ turns).as_quat()[seen]
         for name, values in dict(
                 cameras=np.full(count, camera), labels=labels[seen],
                 bboxes=np.hstack([low, high])[seen],

@@ -306,8 +306,8 @@ def _unflip(level: Tensor, metas: Sequence[Meta], width: int) -> Tensor:
     return torch.stack(maps)
 
 
-def surround_matrices(num_cams: int, height: int, width: int) -> Tensor:
-    """LiDAR to pixels of cameras that look evenly around, at the height of the LiDAR.
+def surround_cameras(num_cams: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Cameras that look evenly around, at the height of the LiDAR.
 
     Args:
         num_cams: Number of cameras; the first looks along y.
@@ -315,18 +315,22 @@ def surround_matrices(num_cams: int, height: int, width: int) -> Tensor:
         width: Of the pictures; two thirds of it are the focal length.
 
     Returns:
-        (num_cams, 4, 4), float32.
+        LiDAR to cameras (num_cams, 4, 4) and the intrinsics that all have (3, 3), float32.
     """
-    intrinsic = torch.eye(4)
-    intrinsic[0, 0] = intrinsic[1, 1] = width * 2 / 3
-    intrinsic[0, 2], intrinsic[1, 2] = width / 2, height / 2
-    matrices = []
+    intrinsic = torch.tensor([[width * 2 / 3, 0, width / 2], [0, width * 2 / 3, height / 2],
+                              [0, 0, 1]])
+    moves = []
     for index in range(num_cams):
         angle = math.pi / 2 - index * 2 * math.pi / num_cams
         ahead, aside = (math.cos(angle), math.sin(angle)), (math.sin(angle), -math.cos(angle))
-        matrices.append(intrinsic @ torch.tensor([
-            [*aside, 0, 0], [0, 0, -1, 0], [*ahead, 0, 0], [0, 0, 0, 1]]))
-    return torch.stack(matrices)
+        moves.append([[*aside, 0, 0], [0, 0, -1, 0], [*ahead, 0, 0], [0, 0, 0, 1]])
+    return torch.tensor(moves), intrinsic
+
+
+def surround_matrices(num_cams: int, height: int, width: int) -> Tensor:
+    """LiDAR to pixels (num_cams, 4, 4) of :func:`surround_cameras`."""
+    lidar2cam, intrinsic = surround_cameras(num_cams, height, width)
+    return torch.block_diag(intrinsic, torch.eye(1)) @ lidar2cam
 
 
 def _surround_samples(imgs: Tensor, num_frames: int) -> list[Det3DDataSample]:

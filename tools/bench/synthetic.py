@@ -113,22 +113,21 @@ def make_batch(cfg: Config, train: bool, size: tuple[int, int], batch: int,
             type='SyntheticViews', size=size, frames=cfg.model.get('frames', (0, )),
             num_classes=classes if train else None)))
     for number in range(batch):
-        sample = dict(sample_idx=number) if in_space else _sample(rng, size, number)
-        if train and not in_space:
-            sample |= _annotations(rng, size, classes)
+        sample = dict(sample_idx=number, img_id=number)
+        if not in_space:
+            sample |= _sample(rng, size) | (_annotations(rng, size, classes) if train else {})
         for transform in transforms:
             sample = transform(sample)
         samples.append(sample)
     return pseudo_collate(samples)
 
 
-def _sample(rng: np.random.Generator, size: tuple[int, int], number: int) -> dict[str, Any]:
+def _sample(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, Any]:
     """An image and what loading and resizing would have noted of it."""
     return dict(
-        img=rng.integers(0, 256, (*size, 3), dtype=np.uint8), img_path='', img_id=number,
-        sample_idx=number, img_shape=size, ori_shape=size, pad_shape=size, height=size[0],
-        width=size[1], scale_factor=(1.0, 1.0), flip=False, flip_direction=None,
-        homography_matrix=np.eye(3, dtype=np.float32))
+        img=rng.integers(0, 256, (*size, 3), dtype=np.uint8), img_path='', img_shape=size,
+        ori_shape=size, pad_shape=size, height=size[0], width=size[1], scale_factor=(1.0, 1.0),
+        flip=False, flip_direction=None, homography_matrix=np.eye(3, dtype=np.float32))
 
 
 def _annotations(rng: np.random.Generator, size: tuple[int, int], classes: int) -> dict[str, Any]:
