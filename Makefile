@@ -19,7 +19,7 @@ env: ## make .venv with the whole stack and build ops_dcn (a second call does no
 	@$(PYTHON) tools/dev/make_env.py --venv $(VENV)
 
 data: env ## write the mini data sets to data/mini
-	@$(PY) tools/make_mini_data.py --root data/mini
+	@$(PY) tools/make_mini_data.py --root data/mini --sets coco imagenet ade nuscenes
 
 quickstart: data ## train and evaluate Mask R-CNN with FlashInternImage-pico, about 10 minutes
 	@$(PY) tools/dev/quickstart.py

@@ -30,6 +30,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import mmdet3d
 import mmengine
@@ -214,7 +215,15 @@ def _read_official(path: Path, version: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _told(quiet: bool) -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()) if quiet else contextlib.nullcontext():
+    """Let the devkit and the converter tell what they do, or keep them still.
+
+    Progress bars know the stream that was there when mmengine was imported, hence the patch.
+    """
+    if not quiet:
+        yield
+        return
+    with (contextlib.redirect_stdout(io.StringIO()),
+          mock.patch.object(mmengine, 'track_iter_progress', iter)):
         yield
 
 

@@ -40,7 +40,7 @@ def mini_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which ``data/mini`` holds a few images of each set."""
     root = tmp_path_factory.mktemp('run')
     assert make_mini_data.main(['--root', str(root / 'data/mini'), '--scale', '0.05',
-                                '--workers', '1']) == 0
+                                '--workers', '1', '--sets', *make_mini_data.FORMATS]) == 0
     return root
 
 
@@ -49,17 +49,18 @@ def mini_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_mini_system_runs(name: str, mini_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mini_data)
     system = learn.SYSTEMS[name]
+    control = () if isinstance(system.control, str) else system.control
     config, work_dir = str(ROOT / system.config), mini_data / name
     loaders = [f'{loader}.{key}' for loader in ('train_dataloader', 'val_dataloader')
                for key in ('num_workers=0', 'persistent_workers=False')]
     tests = [option.replace('val_', 'test_') for option in loaders if option.startswith('val')]
     assert train_tool.main([config, '--work-dir', str(work_dir), '--seed', '0', '--cfg-options',
                             'train_cfg.max_iters=2', 'train_cfg.val_interval=2', *loaders,
-                            *system.control]) == 0
+                            *control]) == 0
     checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
     out = work_dir / 'metrics.json'
     assert test_tool.main([config, checkpoint, '--work-dir', str(work_dir / 'test'),
-                           '--metrics', str(out), '--cfg-options', *tests]) == 0
-    assert set(system.gates) <= set(json.loads(out.read_text()))
+                           '--metrics', str(out), '--cfg-options', *tests, *control]) == 0
+    assert system.gates.keys() | system.ceilings.keys() <= set(json.loads(out.read_text()))
     weights = read_checkpoint(checkpoint)['state_dict']
-    assert any(key.startswith('backbone.') for key in weights)
+    assert any(key.startswith(('backbone.', 'img_backbone.')) for key in weights)

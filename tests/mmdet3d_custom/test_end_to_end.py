@@ -14,7 +14,7 @@ from tests.helpers import ROOT
 from tests.nuscenes_sets import FRAMES, INFOS, read_set
 from tools import predict, test, train
 
-CONFIG = str(ROOT / 'configs/mini/bevformer-v2-t1_flash-internimage-pico_1xb2-2k_mini-nuscenes.py')
+CONFIG = str(ROOT / 'configs/mini/bevformer-v2-t1_flash-internimage-pico_1xb2-1k_mini-nuscenes.py')
 SHORT = ['train_cfg.max_iters=2', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=1',
          'param_scheduler.1.end=2', 'train_dataloader.num_workers=0',
          'train_dataloader.persistent_workers=False', 'test_dataloader.num_workers=0',

@@ -35,6 +35,7 @@ NOT_REACHED = ('mmdcn/apis/cli.py', 'mmdcn/apis/drawing.py', 'mmdcn/apis/inferen
 NOT_ASKED_FOR = ('tta_model', 'tta_pipeline')  # parts of a config that only --tta reads
 FRAMEWORKS = ('torch', 'onedl-mmcv', 'onedl-mmdetection', 'onedl-mmengine', 'onedl-mmpretrain',
               'onedl-mmsegmentation')
+FRAMEWORKS_3D = (*FRAMEWORKS, 'mmdet3d', 'nuscenes-devkit')
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def digests(config: str, options: Sequence[str] = ()) -> dict[str, str]:
     """
     cfg = load_config(str(ROOT / config), list(options))
     read = {key: value for key, value in cfg.to_dict().items() if key not in NOT_ASKED_FOR}
-    versions = {name: metadata.version(name).partition('+')[0] for name in FRAMEWORKS}
+    frameworks = FRAMEWORKS_3D if cfg.default_scope == 'mmdet3d' else FRAMEWORKS
+    versions = {name: metadata.version(name).partition('+')[0] for name in frameworks}
     return {
         'config': _digest(json.dumps(read, sort_keys=True, default=str)),
         'code': _digest(*(f'{path.relative_to(ROOT)}\n{path.read_text()}'

@@ -222,8 +222,8 @@ def _add_annotations(tables: dict[str, list[dict]], world: World,
 
 
 def write_set(folder: Path, seed: int = 0, frames: int = FRAMES, tilted: bool = False,
-              pictures: bool = True) -> list[World]:
-    """Write a whole set without other processes, for tests; returns its worlds.
+              pictures: bool = True, scenes: int = 2) -> list[World]:
+    """Write a set without other processes, for tests; returns its worlds.
 
     Args:
         folder: Empty or absent.
@@ -231,11 +231,12 @@ def write_set(folder: Path, seed: int = 0, frames: int = FRAMES, tilted: bool = 
         frames: Key frames of a scene, 1 to 6.
         tilted: Tilt the LiDAR and the ego vehicle, see :class:`World`.
         pictures: Write pictures; without them all but the loading of pictures works.
+        scenes: Of each split, 1 or 2.
     """
     prepare(folder)
     worlds = []
     for split in SPLITS:
-        for scene in range(len(SCENES[split])):
+        for scene in range(scenes):
             world = make_world(seed, split, scene, tilted)
             records = [draw_view(folder, world, frame, camera, pictures)
                        for frame in range(frames) for camera in CAMERAS]

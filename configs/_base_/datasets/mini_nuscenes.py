@@ -1,7 +1,7 @@
 """The mini nuScenes set (tools/make_mini_data.py --sets nuscenes), tested on its training scenes.
 
-Pictures are a quarter of the published size. Neither mirrored nor turned: its 12 samples are to
-be learnt by heart.
+Pictures are a quarter of the published size, neither mirrored nor turned: its 48 training samples
+are to be learnt by heart.
 """
 _base_ = './nuscenes_bevformer-v2.py'
 data_root = 'data/mini/nuscenes/'

@@ -55,9 +55,10 @@ def test_operators_come_with_their_sources(tmp_path):
                                         'plug.py', 'setup.py', 'tools/test.py', 'tools/train.py']
 
 
-def test_no_file_that_a_training_loads_is_missed():
+@pytest.mark.parametrize('name', ['dino', 'bevformer-v2-t2'])
+def test_no_file_that_a_training_loads_is_missed(name):
     pytest.importorskip('mmdet')
-    config = ROOT / learn.SYSTEMS['dino'].config
+    config = ROOT / learn.SYSTEMS[name].config
     got = subprocess.run([sys.executable, '-c', LOADED, str(config)], cwd=ROOT, check=True,
                          capture_output=True, text=True).stdout.splitlines()
     # An environment may lie in the checkout.

@@ -1,10 +1,10 @@
-"""BEVFormer v2 t1, FlashInternImage-pico, 2,000 iterations on the mini nuScenes set.
+"""BEVFormer v2 t1, FlashInternImage-pico, 1,000 iterations on the mini nuScenes set.
 
 Gate (``make learn``): mAP >= 0.20 on the scenes of training, against < 0.02 untrained.
 """
 _base_ = [
     '../_base_/models/bevformer-v2_flash-internimage.py', '../_base_/datasets/mini_nuscenes.py',
-    '../_base_/schedules/mini_2k.py', '../_base_/runtime/mini_det3d.py'
+    '../_base_/schedules/mini_1k.py', '../_base_/runtime/mini_det3d.py'
 ]
 width = 64
 layers = dict(num_layers=2, num_heads=4, feedforward_channels=128, dropout=0.0)
