@@ -26,10 +26,11 @@ def trainings(monkeypatch, tmp_path) -> Callable[..., list[str]]:
             done.append(name)
             parts.update(meanwhile or {})
             value = control if options else trained
-            metrics = {metric: value for system in learn.SYSTEMS.values() for metric in system.gates}
+            metrics = {}
             for owner, system in learn.SYSTEMS.items():
                 error = 1 / (value if name == owner else control)
-                metrics |= {metric: error for metric in system.ceilings}
+                metrics |= dict.fromkeys(system.gates, value)
+                metrics |= dict.fromkeys(system.ceilings, error)
             return learn.Outcome(metrics, 1000, 2.0)
         monkeypatch.setattr(learn, 'train_and_test', fake)
         parts.update(changes)
