@@ -1,4 +1,4 @@
-"""BEVFormer v2 t2, FlashInternImage-pico, 1,000 iterations on the mini nuScenes set."""
+"""BEVFormer v2 t2, FlashInternImage-pico: as t1, with the frame half a second before."""
 _base_ = './bevformer-v2-t1_flash-internimage-pico_1xb2-1k_mini-nuscenes.py'
 frames = (-1, 0)
 model = dict(frames=frames)

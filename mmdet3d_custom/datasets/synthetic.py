@@ -22,7 +22,9 @@ class SyntheticViews(BaseTransform):
     """What a pipeline has before it packs, made up from ``sample_idx``.
 
     The cameras look evenly around and stand still over the frames, all of which exist. Pictures
-    are noise; boxes stand on the ground around the vehicle, where cameras see them.
+    are noise; boxes stand on the ground around the vehicle, where cameras see them. All frames but
+    the current one have a token, as if they had been current before: a detector that caches
+    features has as much to do with such a sample, seen again and again, as within a scene.
 
     Args:
         size: Height and width of the pictures.
@@ -43,7 +45,9 @@ class SyntheticViews(BaseTransform):
             img=list(rng.integers(0, 256, (count * len(CAMERAS), *self.size, 3), dtype=np.uint8)),
             img_path=[''] * len(CAMERAS), img_shape=self.size, pad_shape=self.size,
             ori_shape=self.size, flip=False, frames=self.frames,
-            frame_valid=np.ones(count, bool), frame_tokens=[''] * count,
+            frame_valid=np.ones(count, bool),
+            frame_tokens=[f'{results["sample_idx"]} {frame}' if frame else ''
+                          for frame in self.frames],
             frame_cam2img=np.broadcast_to(cam2img, (count, len(CAMERAS), 3, 3)),
             frame_lidar2cam=np.broadcast_to(lidar2cam, (count, *lidar2cam.shape)), bda=np.eye(3),
             token='', scene_token='', timestamp=0.0, box_type_3d=LiDARInstance3DBoxes,

@@ -31,6 +31,7 @@ def sample() -> Any:
 
 def test_cameras_see_all_around(sample: Any) -> None:
     assert sample.lidar2img.shape == (2, 6, 4, 4) and sample.frame_valid.all()
+    assert sample.frame_tokens == ['1 -1', '']
     for camera, bearing in enumerate(np.radians([90, 30, -30, -90, -150, 150])):
         ahead = np.array([20 * np.cos(bearing), 20 * np.sin(bearing), 0, 1])
         x, y, depth, _ = sample.lidar2img[0, camera] @ ahead
