@@ -124,7 +124,7 @@ SYSTEMS = {
     'classifier-vit-dcnv4': System(
         'configs/mini/vit-pico-dcnv4_1xb48-2k_mini-imagenet-64x64.py', {'accuracy/top1': 85.0},
         ('model.backbone.frozen_stages=6',)),
-    # Twelve scenes can be learnt by heart behind any backbone, so the controls are the untrained
+    # Eight scenes can be learnt by heart behind any backbone, so the controls are the untrained
     # network and, of the velocities, the network without history.
     'bevformer-v2-t1': System(
         'configs/mini/bevformer-v2-t1_flash-internimage-pico_1xb2-1k_mini-nuscenes.py',
