@@ -293,8 +293,8 @@ def measure(subjects: list[Subject], args: argparse.Namespace) -> dict[str, Any]
                 memory=asdict(speed.peak_memory(step, args.device, held)),
                 profile_measure=profile.measure, shares=profile.shares)
             if form == 'eager':
-                record.update(slowest_modules=[asdict(p) for p in profile.parts[:SLOWEST]],
-                              slowest_classes=[asdict(p) for p in profile.by_class()[:SLOWEST]])
+                record.update(slowest_modules=[asdict(p) for p in profile.parts],
+                              slowest_classes=[asdict(p) for p in profile.by_class()])
             else:
                 record['compile_s'] = max(0.0, warm[name] - args.warmup * seconds.median)
             records.append(record)
@@ -321,7 +321,7 @@ def print_record(record: dict[str, Any]) -> None:
     print(f'    {record["profile_measure"]}: ' + ', '.join(
         f'{kind} {100 * share:.1f} %' for kind, share in record['shares'].items()))
     for title, key in (('slowest modules', 'slowest_modules'), ('by class', 'slowest_classes')):
-        for number, part in enumerate(record.get(key, [])):
+        for number, part in enumerate(record.get(key, [])[:SLOWEST]):
             label = part['name'] or ('(the model itself)' if key == 'slowest_modules' else '')
             count = f'{part["count"]} x ' if key == 'slowest_classes' and part['kind'] else ''
             print(f'    {title if number == 0 else "":15} {100 * part["share"]:5.1f} % '

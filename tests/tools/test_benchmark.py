@@ -66,7 +66,8 @@ def test_every_mini_model_in_both_modes(path: Path, mode: str, tmp_path: Path,
     assert sum(record['shares'].values()) == pytest.approx(1)
     ours = 'dcnv4' in path.stem or ('internimage' in path.stem and 'dwconv' not in path.stem)
     assert (record['shares'][speed.DEFORMABLE] > 0) == ours
-    assert len(record['slowest_modules']) == len(record['slowest_classes']) == benchmark.SLOWEST
+    assert len(record['slowest_modules']) > len(record['slowest_classes']) > benchmark.SLOWEST
+    assert sum(part['share'] for part in record['slowest_modules']) == pytest.approx(1)
     padded = 'mask-rcnn_vit' in path.stem
     assert record['size'] == [64, 64]
     assert record['input_size'] == ([160, 160] if padded else [64, 64])

@@ -149,7 +149,9 @@ def train_and_test(name: str, config: str, work_dir: Path,
     run(['tools/test.py', config, str(checkpoint), '--work-dir', str(work_dir / 'test'),
          '--metrics', str(out), *extra], work_dir / 'test.txt', name)
     iterations = int(re.search(r'(\d+)\.pth$', checkpoint.name).group(1))
-    return Outcome(json.loads(out.read_text()), iterations, (time.time() - start) / 60)
+    # nuScenes has errors that are no number, such as the speed of a barrier.
+    metrics = {key: value for key, value in json.loads(out.read_text()).items() if value == value}
+    return Outcome(metrics, iterations, (time.time() - start) / 60)
 
 
 def obtain_system(name: str, config: str, options: tuple[str, ...],
