@@ -94,7 +94,7 @@ def test_unknown_system_is_named(capsys):
 
 
 @pytest.mark.parametrize('name', learn.SYSTEMS)
-def test_systems_name_existing_configs_with_frozen_control(name):
+def test_systems_name_existing_configs_and_controls(name):
     assert (ROOT / learn.SYSTEMS[name].config).is_file()
     control = learn.SYSTEMS[name].control
     assert control in learn.SYSTEMS if isinstance(control, str) else control

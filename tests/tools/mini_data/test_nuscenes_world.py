@@ -92,7 +92,7 @@ def test_boxes_move_as_they_look_and_as_fast_as_they_say() -> None:
             low, high = KINDS[thing.name].speeds or (0, 0)
             assert thing.speed == 0 or low <= thing.speed <= high
             moving += thing.speed > 0
-    assert 60 < moving < 300
+    assert 150 < moving < 220
 
 
 @pytest.mark.parametrize(('name', 'speed', 'attribute'), [
